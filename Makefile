@@ -1,0 +1,89 @@
+# `make` alone lists the targets. Needs Python 3.11 to 3.13, git and make; everything else goes into .venv.
+
+PYTHON ?= $(shell .ci/find_python 3.11 3.12 3.13)
+VENV ?= .venv
+BIN := $(VENV)/bin
+DOMAIN ?= finance
+# More arguments for pip, such as another index: make venv PIP_ARGS="--index-url ..."
+PIP_ARGS ?=
+# More arguments for pytest: make test-fast ARGS="-k journal"
+ARGS ?=
+# Test processes; each may hold a model.
+JOBS ?= 2
+# The fast tests run on these besides the one in .venv.
+PYTHONS ?= 3.11 3.12 3.13
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo ui teacher test test-fast test-kill test-pythons lint format schema images constraints clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+venv: $(VENV)/.installed ## set up .venv with the versions that were tested together
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; name one with make PYTHON=..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: venv ## distil a student of DOMAIN (finance, law, medicine, or all)
+	@set -e; for domain in $(if $(filter all,$(DOMAIN)),finance law medicine,$(DOMAIN)); do \
+	  $(BIN)/distill-dagster demo --domain $$domain; \
+	done
+
+ui: venv ## start the Dagster UI, its daemon and MLflow on this machine only
+	$(BIN)/distill-dagster ui
+
+teacher: venv ## train the small teacher and base student that DOMAIN ships (up to 30 minutes)
+	$(BIN)/distill-dagster teacher $(DOMAIN)
+
+test: venv ## all tests but the long kill runs (under 15 minutes on two cores)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not (slow and kill)" $(ARGS)
+
+test-kill: venv ## kill at every fault point in turn: slow, best on an idle machine
+	$(BIN)/python -m pytest -n 1 -m "slow and kill" $(ARGS)
+
+test-fast: venv ## the tests that take seconds (under 3 minutes)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(ARGS)
+
+test-pythons: venv ## the fast tests that need no torch, on the other Python versions of this machine
+	@set -e; main=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	for version in $(PYTHONS); do \
+	  if [ $$version = $$main ]; then continue; fi; \
+	  if ! .ci/find_python $$version >/dev/null; then echo "skipped: Python $$version"; continue; fi; \
+	  $(MAKE) --no-print-directory $(VENV)-$$version/.installed; \
+	  echo "== Python $$version"; \
+	  $(VENV)-$$version/bin/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not needs_torch" $(ARGS); \
+	done
+
+$(VENV)-%/.installed: pyproject.toml constraints.txt .ci/light_requirements.py
+	test -x $(VENV)-$*/bin/python || $$(.ci/find_python $*) -m venv $(VENV)-$*
+	$(VENV)-$*/bin/python .ci/light_requirements.py > $(VENV)-$*/requirements.txt
+	$(VENV)-$*/bin/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -r $(VENV)-$*/requirements.txt
+	$(VENV)-$*/bin/python -m pip install --quiet $(PIP_ARGS) --no-deps -e .
+	touch $@
+
+lint: venv ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: venv ## rewrite the code in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+schema: venv ## write the JSON Schema that editors use for assets_config
+	$(BIN)/distill-dagster schema
+
+images: venv ## take the pictures of the README from a real run
+	$(BIN)/python docs/take_pictures.py
+
+constraints: venv ## pin what is installed in .venv, once its tests pass
+	$(BIN)/python .ci/freeze.py > constraints.tmp && mv constraints.tmp constraints.txt
+
+clean: ## remove environments, caches and build outputs (the state folder .distill stays)
+	rm -rf $(VENV) $(VENV)-3.* .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

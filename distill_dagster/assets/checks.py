@@ -1,0 +1,176 @@
+"""Asset checks: schema, volume, leakage (blocking), finite loss, floor and no regression (blocking).
+
+Blocking checks stop a run here; the stages that consume the artifact judge them again for exactly the versions they
+read, since Dagster does not block another run.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import dagster as dg
+
+from distill_dagster.assets.base import asset_key
+from distill_dagster.lineage.engine import head_version
+from distill_dagster.records.schemas import TABLES
+from distill_dagster.stages import deployed_student, leakage
+from distill_dagster.stages.context import PipelineContext, SourceContext
+from distill_dagster.stages.project import Project
+from distill_dagster.stages.training import curve
+from distill_dagster.storage.store import Key, Version
+
+#: What a check says: passed, and numbers or words for the UI.
+Judge = Callable[[Version, str], tuple[bool, Mapping[str, Any]]]
+
+
+def check(
+    project: Project,
+    key: Key,
+    name: str,
+    description: str,
+    judge: Judge,
+    *,
+    blocking: bool = False,
+    reads: tuple[Key, ...] = (),
+) -> dg.AssetChecksDefinition:
+    """A check of an artifact's head.
+
+    Args:
+        project: Config and store.
+        key: The artifact.
+        name: Check name.
+        description: What it asks, for people.
+        judge: Gets the head version and the run that made it.
+        blocking: A failure stops what reads the artifact in this run.
+        reads: Further artifacts it looks at.
+    """
+
+    @dg.asset_check(
+        asset=asset_key(project, key),
+        name=name,
+        description=description,
+        blocking=blocking,
+        additional_deps=[asset_key(project, other) for other in reads],
+    )
+    def evaluate() -> dg.AssetCheckResult:
+        found = head_version(project.store, key)
+        if found is None:
+            return dg.AssetCheckResult(passed=False, metadata={"reason": "never materialized"})
+        passed, metadata = judge(*found)
+        return dg.AssetCheckResult(passed=passed, metadata=dict(metadata))
+
+    return evaluate
+
+
+def schema_and_volume(project: Project, key: Key, table: str, least: int = 1) -> list[dg.AssetChecksDefinition]:
+    """The table has the promised columns, and enough rows."""
+
+    def columns(version: Version, run: str) -> tuple[bool, dict[str, Any]]:
+        wanted, present = TABLES[table], version.table(table).schema
+        wrong = [
+            field.name for field in wanted if field.name not in present.names or present.field(field.name) != field
+        ]
+        return not wrong, {"wrong_columns": ", ".join(wrong) or "none", "columns": len(present.names)}
+
+    def volume(version: Version, run: str) -> tuple[bool, dict[str, Any]]:
+        rows = version.manifest["tables"][table]["rows"]
+        return rows >= least, {"rows": rows, "least": least}
+
+    return [
+        check(project, key, "schema", f"Columns and types of the {table} table are as promised.", columns),
+        check(project, key, "volume", f"At least {least} rows.", volume),
+    ]
+
+
+def of_source(project: Project, source: SourceContext) -> list[dg.AssetChecksDefinition]:
+    """Checks of a source's artifacts."""
+    seeds, evals = (source.key, "seed_set"), (source.key, "eval_set")
+
+    def leaks(version: Version, run: str) -> tuple[bool, dict[str, Any]]:
+        other = head_version(project.store, seeds)
+        if other is None:
+            return False, {"reason": "seed_set was never materialized"}
+        found = leakage.measure(other[0].table("seed"), version.table("seed"))
+        counts = {kind: found[kind] for kind in leakage.KINDS}
+        return not any(counts.values()), {**counts, "samples": dg.MetadataValue.json(found["samples"])}
+
+    return [
+        *schema_and_volume(project, seeds, "seed"),
+        *schema_and_volume(project, evals, "seed"),
+        *schema_and_volume(project, (source.key, "prompt_set"), "prompt"),
+        check(
+            project,
+            evals,
+            "leakage",
+            "No evaluation record stands in the seed set: by record, case and space folded, subject, near match.",
+            leaks,
+            blocking=True,
+            reads=(seeds,),
+        ),
+    ]
+
+
+def of_pipeline(project: Project, pipeline: PipelineContext) -> list[dg.AssetChecksDefinition]:
+    """Checks of a pipeline's artifacts."""
+    own = pipeline.key
+    checks: list[dg.AssetChecksDefinition] = []
+    if pipeline.data == own:
+        checks += schema_and_volume(project, (own, "teacher_outputs"), "candidate")
+        checks += schema_and_volume(project, (own, "filtered_dataset"), "example")
+        checks.append(check(project, (own, "teacher_outputs"), "answered", "At most 5 % of calls failed.", _answered))
+    for artifact in ("student_checkpoint", "control_checkpoint"):
+        checks.append(
+            check(
+                project,
+                (own, artifact),
+                "loss_finite",
+                "Every logged loss is a finite number.",
+                _loss_finite,
+                blocking=artifact == "student_checkpoint",
+            )
+        )
+
+    def gate(name: str) -> Judge:
+        def judge(version: Version, run: str) -> tuple[bool, dict[str, Any]]:
+            student = next(p["version"] for p in version.run(run)["parents"] if p["role"] == "student")
+            found = deployed_student.findings(pipeline, project.store, version, student)
+            finding = next(entry for entry in found if entry.gate == name)
+            return finding.passed, {"reason": finding.reason, "evidence": dg.MetadataValue.json(finding.evidence)}
+
+        return judge
+
+    report = (own, "eval_report")
+    checks.append(check(project, report, "floor", "Every task reaches its floor.", gate("floor"), blocking=True))
+    checks.append(
+        check(
+            project,
+            report,
+            "no_regression",
+            "No worse than the last and the first champion, by the lower bound of the paired difference.",
+            gate("no_regression"),
+            blocking=True,
+        )
+    )
+    return checks
+
+
+def _answered(version: Version, run: str) -> tuple[bool, dict[str, Any]]:
+    status = version.run(run)["notes"]["counts"]["status"]
+    total = sum(status.values())
+    failed = total - status.get("ok", 0)
+    return failed <= 0.05 * total, {"failed": failed, "candidates": total}
+
+
+def _loss_finite(version: Version, run: str) -> tuple[bool, dict[str, Any]]:
+    bad: list[str] = []
+    points = 0
+    for name in version.run(run)["side"]:
+        if name.endswith("_metrics.jsonl"):
+            for step, loss in curve(version.place / "runs" / run / name):
+                points += 1
+                if not math.isfinite(loss):
+                    bad.append(f"{name} step {step}")
+    control = version.manifest["files"].get("control.json")
+    measured = control is None or json.loads(version.local("control.json").read_text("utf-8"))["measured"]
+    return not bad and (points > 0 or not measured), {"points": points, "not_finite": ", ".join(bad[:5]) or "none"}

@@ -1,0 +1,106 @@
+"""Running a pipeline's job in this process, against the project's own Dagster instance."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from distill_dagster.assets import base
+from distill_dagster.assets.build import project_definitions
+from distill_dagster.errors import DistillError
+from distill_dagster.lineage.engine import Made, Progress
+from distill_dagster.lineage.graph import Node
+from distill_dagster.resources.mlflow_tracking import local_uri
+from distill_dagster.stages.project import Project
+
+CHECK_EVENT = "ASSET_CHECK_EVALUATION"
+
+INSTANCE_FILE = """\
+# The project's own Dagster instance: everything stays on this machine.
+telemetry:
+  enabled: false
+nux:
+  enabled: false
+run_monitoring:
+  enabled: true
+  free_slots_after_run_end_seconds: 60
+concurrency:
+  pools:
+    granularity: run
+"""
+
+
+def dagster_home(state: Path) -> Path:
+    """Make the project's Dagster home where it is missing, and make it the home of this process."""
+    home = state / "dagster"
+    home.mkdir(parents=True, exist_ok=True)
+    if not (home / "dagster.yaml").exists():
+        (home / "dagster.yaml").write_text(INSTANCE_FILE, encoding="utf-8")
+    os.environ.setdefault("DAGSTER_HOME", str(home))
+    os.environ.setdefault("MLFLOW_TRACKING_URI", local_uri(state))
+    os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "yes")
+    return Path(os.environ["DAGSTER_HOME"])
+
+
+@contextmanager
+def _sinks(progress: Callable[[Node], Progress], made: Callable[[Made], None]) -> Iterator[list[DistillError]]:
+    errors: list[DistillError] = []
+    base.progress_sink, base.made_sink, base.error_sink = progress, made, errors.append
+    try:
+        yield errors
+    finally:
+        base.progress_sink = base.made_sink = base.error_sink = None
+
+
+def run_job(
+    project: Project,
+    pipeline: str,
+    nodes: Sequence[Node],
+    progress: Callable[[Node], Progress],
+    made: Callable[[Made], None],
+    tags: dict[str, str] | None = None,
+) -> None:
+    """Materialize nodes of a pipeline through Dagster, checks included.
+
+    Args:
+        project: The project.
+        pipeline: Whose job.
+        nodes: What to materialize.
+        progress: Gives each node's progress report.
+        made: Told of every materialization.
+        tags: Run tags.
+
+    Raises:
+        DistillError: A stage failed, or a blocking check did not pass; the message is the stage's own.
+    """
+    dagster_home(project.state)
+    definitions = project_definitions(project)
+    name = "_".join([*(part for part in project.settings.prefix.split("/") if part), pipeline, "retrain"])
+    job = definitions.resolve_job_def(name)
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    with _sinks(progress, made) as errors, dg.DagsterInstance.get() as instance:
+        result = job.execute_in_process(
+            run_config=quiet,
+            instance=instance,
+            asset_selection=[base.asset_key(project, node.key) for node in nodes],
+            tags={"distill/trigger": "cli", **(tags or {})},
+            raise_on_error=False,
+        )
+    if result.success:
+        return
+    if errors:
+        raise errors[0]
+    for event in result.all_events:
+        if event.is_step_failure and (error := event.step_failure_data.error) is not None:
+            while error.cause is not None:  # Dagster's own wrapping says only which step it was
+                error = error.cause
+            step = event.step_key or pipeline
+            raise DistillError(step, error.message.strip(), "The run in the UI has the traceback.")
+    found: list[Any] = [e.event_specific_data for e in result.all_events if e.event_type_value == CHECK_EVENT]
+    names = ", ".join(f"{e.asset_key.to_user_string()}:{e.check_name}" for e in found if not e.passed)
+    raise DistillError(
+        pipeline, f"a blocking check has not passed: {names or 'none that is known'}.", "See the run in the UI."
+    )

@@ -1,0 +1,125 @@
+"""What a pipeline or teacher file says about blocks, presets, schedules and models: is it there, does it take that?"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from distill_dagster.config import faults, paths, schedule
+from distill_dagster.config.models import Block, PipelineConfig, Recipe
+from distill_dagster.config.problems import Key, Problem
+from distill_dagster.config.registry import blocks, load, nearest
+from distill_dagster.config.yaml_reader import Document
+from distill_dagster.errors import ConfigError
+
+#: Where each sort of block lives, and the attribute that makes a module one.
+FILTERS = ("distill_dagster.filtering", "Rule")
+KNOWLEDGE = ("distill_dagster.knowledge", "Kind")
+OBJECTIVES = ("distill_dagster.training.objectives", "Objective")
+BACKENDS = ("distill_dagster.teachers", "Backend")
+
+_DOMAIN_MODELS = ("teacher", "student_base")
+
+
+def starts_from(pipeline: PipelineConfig) -> str | None:
+    """Name of the pipeline whose student this one starts from, if it does."""
+    base = pipeline.student.base
+    return base.removeprefix("pipeline:").partition("@")[0] if base.startswith("pipeline:") else None
+
+
+def of_pipeline(pipeline: PipelineConfig, document: Document, tasks: Sequence[str] | None) -> Iterator[Problem]:
+    """Problems of a pipeline file; `tasks` are those of its source, None where unknown."""
+    for field, place in (("knowledge", KNOWLEDGE), ("filtering", FILTERS)):
+        for index, block in enumerate(getattr(pipeline, field)):
+            yield from _block(block, place, (field, index), document)
+    yield from _recipe(pipeline.training, ("training",), document)
+    yield from _model(pipeline.student.base, pipeline.student.revision, ("student", "base"), document)
+    fault = schedule.cron_fault(pipeline.schedule.cron)
+    if fault:
+        yield document.problem(("schedule", "cron"), f"{fault}.", "For example `0 3 * * 1`: Mondays at three.")
+    fault = schedule.timezone_fault(pipeline.schedule.timezone)
+    if fault:
+        yield document.problem(("schedule", "timezone"), f"{fault}.", _near_zone(pipeline.schedule.timezone))
+    for index, task in enumerate(pipeline.tasks or () if tasks is not None else ()):
+        if task not in (tasks or ()):
+            yield document.problem(("tasks", index), f"the source has no task {task!r}.", nearest(task, tasks or ()))
+    for task in pipeline.gate.floor if tasks is not None else ():
+        if task not in (tasks or ()):
+            yield document.problem(
+                ("gate", "floor", task), f"the source has no task {task!r}.", nearest(task, tasks or ())
+            )
+
+
+def of_teacher(teacher: Any, document: Document) -> Iterator[Problem]:
+    """Problems of a teacher file."""
+    known = blocks(*BACKENDS)
+    if teacher.backend not in known:
+        yield document.problem(("backend",), f"unknown backend {teacher.backend!r}.", nearest(teacher.backend, known))
+    if teacher.backend in ("transformers", "vllm"):
+        yield from _model(teacher.model, teacher.revision, ("model",), document)
+    if teacher.fit is not None:
+        yield from _recipe(teacher.fit.recipe, ("fit", "recipe"), document)
+        if teacher.fit.base is not None:
+            yield from _model(teacher.fit.base, teacher.revision, ("fit", "base"), document)
+
+
+def _near_zone(name: str) -> str:
+    import zoneinfo
+
+    return nearest(name, zoneinfo.available_timezones()) if "/" in name or name.isupper() else "Such as Europe/Berlin."
+
+
+def _block(block: Block, place: tuple[str, str], key: Key, document: Document) -> Iterator[Problem]:
+    known = blocks(*place)
+    sort = place[0].rpartition(".")[2]
+    at = (*key, "name") if (*key, "name") in document.lines else key
+    if block.name not in known:
+        yield document.problem(at, f"unknown {sort} block {block.name!r}.", nearest(block.name, known))
+        return
+    if key not in document.lines:
+        return
+    try:
+        parameters = getattr(load(*place[:1], block.name, place[1], sort), "Params", None)
+    except Exception as error:
+        reason = f"{sort} block {block.name!r} cannot be imported ({type(error).__name__}: {error})."
+        yield document.problem(at, reason, "`distill-dagster doctor` shows what is missing.")
+        return
+    if isinstance(parameters, type) and issubclass(parameters, BaseModel):
+        try:
+            parameters.model_validate(block.params)
+        except ValidationError as error:
+            yield from faults.problems(error, parameters, document, key)
+
+
+def _recipe(recipe: Recipe, key: Key, document: Document) -> Iterator[Problem]:
+    known = blocks(*OBJECTIVES)
+    for name in recipe.objective:
+        if name not in known:
+            hint = nearest(name, known)
+            yield document.problem((*key, "objective", name), f"unknown objective {name!r}.", hint)
+
+
+def _model(model: str, revision: str | None, key: Key, document: Document) -> Iterator[Problem]:
+    """Is it a model reference: domain:NAME, preset:NAME, pipeline:NAME, a folder, or a hub id with its revision?"""
+    scheme, colon, name = model.partition(":")
+    if scheme == "preset" and colon:
+        known: Mapping[str, Any] = importlib.import_module("distill_dagster.training.presets").PRESETS
+        if name not in known:
+            yield document.problem(key, f"unknown preset {name!r}.", nearest(name, known))
+    elif scheme == "domain" and colon:
+        if name not in _DOMAIN_MODELS:
+            yield document.problem(key, f"domains ship no model {name!r}.", nearest(name, _DOMAIN_MODELS))
+    elif scheme == "pipeline" and colon:
+        if key[0] != "student":
+            yield document.problem(key, "only a student can start from a pipeline.", "Name a folder or a hub id.")
+    elif not paths.is_folder(model) and not (document.path.parent / model).exists() and revision is None:
+        reason = f"{model!r} is no folder beside this file, and a hub id needs its `revision`."
+        yield document.problem(key, reason, "Add the commit, or start a folder's path with `./`.")
+    else:
+        try:
+            paths.expand(model, str(document.path))
+        except ConfigError as error:
+            yield document.problem(key, error.reason, error.next_step)

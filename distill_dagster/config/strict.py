@@ -1,0 +1,43 @@
+"""What every config model shares: strictness, names, and which fields are identity."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+
+
+def free(default: Any = ..., **kwargs: Any) -> Any:
+    """A field that is not identity: cost, speed, display."""
+    return Field(default, json_schema_extra={"identity": False}, **kwargs)
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors; values are not coerced across types except int to float; floats are finite."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def identity(model: BaseModel) -> dict[str, Any]:
+    """The identity fields of a config, as JSON values, nested configs included."""
+
+    def strip(value: Any) -> Any:
+        if isinstance(value, BaseModel):
+            return identity(value)
+        if isinstance(value, dict):
+            return {key: strip(entry) for key, entry in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [strip(entry) for entry in value]
+        return value
+
+    kept: dict[str, Any] = {}
+    for name, info in type(model).model_fields.items():
+        extra = info.json_schema_extra
+        if isinstance(extra, dict) and extra.get("identity") is False:
+            continue
+        kept[name] = strip(getattr(model, name))
+    for name, value in (model.model_extra or {}).items():
+        kept[name] = strip(value)
+    return kept

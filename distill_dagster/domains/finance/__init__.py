@@ -1,0 +1,1 @@
+"""Finance: routing of bank messages, fields of a payment instruction, covenant tests on small statements."""

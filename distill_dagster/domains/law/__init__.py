@@ -1,0 +1,1 @@
+"""Law: contract clauses, duties and deadlines of the fictional jurisdiction of Norland."""

@@ -1,0 +1,1 @@
+"""Medicine: assertion status, laboratory flags and doses from fictional monographs."""

@@ -1,0 +1,100 @@
+"""Decontamination: inputs that stand in an evaluation set of the domain, word for word, in long runs, or nearly.
+
+Three tests against every evaluation input. Equal after folding, which is all that very short items can show. A run
+of words: the share of an item's 13-word runs (Brown et al. 2020) that stand in the candidate; an item shorter than
+that is one run. Near match by the MinHash of the duplicate rule. Runs that many evaluation items share are
+boilerplate of the task (a rule that is quoted in each), and count for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import Field
+
+from distill_dagster.config.models import Strict
+from distill_dagster.filtering._minhash import Numbers, hashed_words, near_pairs, windows
+from distill_dagster.filtering._text import fold
+from distill_dagster.filtering.base import KEEP, Batch, Context, EvalText, Look, RuleBase
+
+
+class Rule(RuleBase):
+    """Drops candidates whose input an evaluation set holds. `detail` names the item and its set."""
+
+    version = "1"
+
+    class Params(Strict):
+        ngram: int = Field(13, ge=3, description="Words in a run")
+        shortest: int = Field(8, ge=3, description="A shorter item is compared as a whole only, not as a run")
+        overlap: float = Field(0.5, gt=0, le=1, description="Share of an item's runs that make a hit")
+        common: int = Field(10, ge=1, description="Runs in more evaluation items than this are boilerplate")
+        threshold: float = Field(0.8, gt=0, le=1, description="Jaccard similarity of a near match")
+        numbers: Numbers = "distinct"
+
+    params: Params
+
+    def look(self, candidates: Batch, context: Context) -> list[Look]:
+        """Reasons: exact, run (score: the share found), near (score: the similarity)."""
+        looks = [KEEP] * len(candidates)
+        items = context.evaluation
+        if not items or not len(candidates):
+            return looks
+        texts = [item.text for item in items]
+        # Candidates often share an input (samples, judges); each input is tested once.
+        distinct: dict[str, int] = {}
+        owner = [distinct.setdefault(text, len(distinct)) for text in candidates.inputs]
+        inputs = list(distinct)
+        found: dict[int, Look] = {}
+        pairs = near_pairs(inputs, texts, self.params.threshold, numbers=self.params.numbers)
+        for at in np.argsort(pairs.similarity, kind="stable"):
+            hit = items[int(pairs.right[at])]
+            found[int(pairs.left[at])] = _hit("near", float(pairs.similarity[at]), self.params.threshold, hit)
+        found |= self._runs(inputs, items)
+        exact: dict[str, EvalText] = {}
+        for item in items:
+            exact.setdefault(fold(item.text), item)
+        for row, text in enumerate(inputs):
+            item = exact.get(fold(text))
+            if item is not None:
+                found[row] = _hit("exact", 1.0, 1.0, item)
+        return [found.get(row, KEEP) for row in owner]
+
+    def _runs(self, inputs: Sequence[str], items: Sequence[EvalText]) -> dict[int, Look]:
+        """The best run hit of each input."""
+        size = self.params.ngram
+        asked, held = hashed_words(inputs), hashed_words([item.text for item in items])
+        length = np.diff(held.edges)
+        found: dict[int, tuple[float, int]] = {}
+        for run in range(min(self.params.shortest, size), size + 1):
+            mine = np.flatnonzero(length >= size if run == size else length == run)
+            if not len(mine):
+                continue
+            value, item = windows(held, run)
+            inside = np.isin(item, mine)
+            keys = np.unique(np.stack([value[inside], item[inside].astype(np.uint64)], axis=1), axis=0)
+            value, item = keys[:, 0], keys[:, 1].astype(np.int64)
+            _, place, count = np.unique(value, return_inverse=True, return_counts=True)
+            rare = count[place] <= self.params.common
+            value, item = value[rare], item[rare]
+            own = np.bincount(item, minlength=len(items))
+            grams, source = windows(asked, run)
+            known = np.isin(grams, value)
+            pairs = np.unique(np.stack([grams[known], source[known].astype(np.uint64)], axis=1), axis=0)
+            grams, source = pairs[:, 0], pairs[:, 1].astype(np.int64)
+            low, high = np.searchsorted(value, grams, "left"), np.searchsorted(value, grams, "right")
+            sizes = high - low
+            index = np.repeat(np.arange(len(grams)), sizes)
+            hit = item[low[index] + np.arange(len(index)) - np.repeat(np.cumsum(sizes) - sizes, sizes)]
+            both, shared = np.unique(source[index] * len(items) + hit, return_counts=True)
+            for pair, common in zip(both.tolist(), shared.tolist(), strict=True):
+                row, number = divmod(pair, len(items))
+                share = common / int(own[number])
+                if share >= self.params.overlap and share > found.get(row, (0.0, 0))[0]:
+                    found[row] = (share, number)
+        return {row: _hit("run", share, self.params.overlap, items[at]) for row, (share, at) in found.items()}
+
+
+def _hit(reason: str, score: float, threshold: float, item: EvalText) -> Look:
+    place = f"{item.record_id} of {item.origin}" if item.origin else item.record_id
+    return Look("drop", reason, score, threshold, place)

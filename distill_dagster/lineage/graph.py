@@ -1,0 +1,81 @@
+"""Nodes: what an artifact is made of, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from distill_dagster.records.identity import digest
+from distill_dagster.storage.store import Key
+
+
+@dataclass(frozen=True)
+class Parent:
+    """One input of a node.
+
+    Attributes:
+        role: What the input is to the stage: seeds, prompts, teacher, data, start, …
+        key: Artifact it comes from.
+        parts: Table → parts that are read, so that a change elsewhere in the artifact is no change here; None: all.
+    """
+
+    role: str
+    key: Key
+    parts: Mapping[str, tuple[str, ...]] | None = None
+
+
+@dataclass(frozen=True)
+class Node:
+    """One artifact of the graph.
+
+    Attributes:
+        key: Owner and artifact.
+        version: Stage version, bumped by a person.
+        parents: Inputs.
+        config: Identity config known from the files alone.
+        make: `make(job)` writes the content into `job.draft`.
+        outside: `outside()` gives the identity of what lies outside store and config (data files, model folders);
+            called when the node runs or its status is asked, never at load.
+        title: A few words for people.
+    """
+
+    key: Key
+    version: str
+    parents: tuple[Parent, ...]
+    config: Mapping[str, Any]
+    make: Callable[[Any], None]
+    outside: Callable[[], Mapping[str, Any]] = field(default=dict)
+    title: str = ""
+
+    @property
+    def code_version(self) -> str:
+        """Stage version and a digest of the identity config: what Dagster compares."""
+        return f"{self.version}-{digest(dict(self.config))[:12]}"
+
+
+def ordered(nodes: Mapping[Key, Node]) -> list[Node]:
+    """Nodes with every parent before its readers; the order is stable."""
+    done: dict[Key, Node] = {}
+
+    def visit(key: Key, trail: Sequence[Key]) -> None:
+        if key in done or key not in nodes:
+            return
+        if key in trail:
+            raise ValueError(f"circle: {' -> '.join('/'.join(k) for k in [*trail, key])}")
+        for parent in nodes[key].parents:
+            visit(parent.key, [*trail, key])
+        done[key] = nodes[key]
+
+    for key in nodes:
+        visit(key, [])
+    return list(done.values())
+
+
+def descendants(nodes: Mapping[Key, Node], key: Key) -> set[Key]:
+    """Keys of every node that reads `key`, directly or through others."""
+    found: set[Key] = set()
+    for node in ordered(nodes):
+        if any(parent.key == key or parent.key in found for parent in node.parents):
+            found.add(node.key)
+    return found

@@ -1,0 +1,188 @@
+"""Arrow schemas of the record tables.
+
+Dense int64 numbers (`seed_no`, `call_no`, …) join tables inside a version; `record_id`, a hash of the content,
+is the identity across versions. Content is a list of messages, each a role and a list of parts, so that turns,
+tool calls and images fit: a part carries text, or the digest of a blob with its media type.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+PART = pa.struct([("type", pa.string()), ("text", pa.string()), ("blob", pa.string()), ("media_type", pa.string())])
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("parts", pa.list_(PART))]))
+
+#: A seed or evaluation record, in one part: teacher, gold, unlabeled, validation, test. `facts` and `meta` are JSON.
+SEED = pa.schema(
+    [
+        ("seed_no", pa.int64()),
+        ("record_id", pa.string()),
+        ("task", pa.string()),
+        ("part", pa.string()),
+        ("messages", MESSAGES),
+        ("context", pa.string()),
+        ("choices", pa.list_(pa.string())),
+        ("answer", pa.string()),
+        ("rationale", pa.string()),
+        ("source_id", pa.string()),
+        ("source_revision", pa.string()),
+        ("source_row", pa.int64()),
+        ("licence", pa.string()),
+        ("subject_key", pa.string()),
+        ("annotator", pa.string()),
+        ("language", pa.string()),
+        ("skeleton", pa.string()),
+        ("composition", pa.string()),
+        ("facts", pa.string()),
+        ("meta", pa.string()),
+    ]
+)
+
+#: What a prompt set holds: one row a task and style, the template's text and its digest.
+PROMPT = pa.schema(
+    [
+        ("prompt_no", pa.int64()),
+        ("record_id", pa.string()),
+        ("task", pa.string()),
+        ("style", pa.string()),
+        ("system", pa.string()),
+        ("user", pa.string()),
+        ("version", pa.string()),
+        ("labels", pa.list_(pa.string())),
+    ]
+)
+
+#: One answer a teacher gave, or failed to give, for one question. `messages` is what a student would read and say.
+CANDIDATE = pa.schema(
+    [
+        ("candidate_no", pa.int64()),
+        ("record_id", pa.string()),
+        ("seed_no", pa.int64()),
+        ("seed_record_id", pa.string()),
+        ("call_no", pa.int64()),
+        ("kind", pa.string()),
+        ("task", pa.string()),
+        ("sample", pa.int32()),
+        ("messages", MESSAGES),
+        ("answer", pa.string()),
+        ("rationale", pa.string()),
+        ("status", pa.string()),
+        ("failure", pa.string()),
+        ("finish_reason", pa.string()),
+    ]
+)
+
+#: One question put to a teacher. Times and costs stay out of the content root: the table belongs to the run.
+CALL = pa.schema(
+    [
+        ("call_no", pa.int64()),
+        ("request_key", pa.string()),
+        ("teacher", pa.string()),
+        ("revision", pa.string()),
+        ("served_model", pa.string()),
+        ("prompt", pa.string()),
+        ("status", pa.string()),
+        ("finish_reason", pa.string()),
+        ("input_tokens", pa.int64()),
+        ("output_tokens", pa.int64()),
+        ("cost_micros", pa.int64()),
+        ("reused", pa.bool_()),
+        ("sent_at", pa.string()),
+        ("received_at", pa.string()),
+    ]
+)
+
+#: What a call read: many to many, so few-shot, judges and revisions fit. `kind` is seed, exemplar, call or judged.
+CALL_INPUT = pa.schema([("call_no", pa.int64()), ("kind", pa.string()), ("ref_no", pa.int64())])
+
+#: One rule's look at one candidate.
+LOOK = pa.struct(
+    [
+        ("rule", pa.string()),
+        ("version", pa.string()),
+        ("verdict", pa.string()),
+        ("reason", pa.string()),
+        ("score", pa.float64()),
+        ("threshold", pa.float64()),
+        ("detail", pa.string()),
+    ]
+)
+
+#: One wide row a candidate: the verdict, the reason of the first failing rule, and every look.
+DECISION = pa.schema(
+    [
+        ("candidate_no", pa.int64()),
+        ("record_id", pa.string()),
+        ("seed_no", pa.int64()),
+        ("task", pa.string()),
+        ("verdict", pa.string()),
+        ("reason", pa.string()),
+        ("looks", pa.list_(LOOK)),
+    ]
+)
+
+#: A dropped twin and the record that stands in for it.
+DUPLICATE = pa.schema(
+    [
+        ("cluster", pa.int64()),
+        ("kept_no", pa.int64()),
+        ("dropped_no", pa.int64()),
+        ("similarity", pa.float64()),
+        ("rule", pa.string()),
+    ]
+)
+
+#: What a student trains on. `origin` is gold or teacher; a teacher example names its call, a gold one names none.
+EXAMPLE = pa.schema(
+    [
+        ("example_no", pa.int64()),
+        ("record_id", pa.string()),
+        ("origin", pa.string()),
+        ("seed_no", pa.int64()),
+        ("seed_record_id", pa.string()),
+        ("call_no", pa.int64()),
+        ("task", pa.string()),
+        ("split", pa.string()),
+        ("messages", MESSAGES),
+        ("weight", pa.float64()),
+        ("licence", pa.string()),
+        ("source_id", pa.string()),
+        ("subject_key", pa.string()),
+    ]
+)
+
+#: One arm's answer to one evaluation item. `arm` is student, control, teacher, linear_teacher, linear_gold, nearest, …
+ITEM_SCORE = pa.schema(
+    [
+        ("item_no", pa.int64()),
+        ("record_id", pa.string()),
+        ("seed_record_id", pa.string()),
+        ("task", pa.string()),
+        ("part", pa.string()),
+        ("subject_key", pa.string()),
+        ("arm", pa.string()),
+        ("seed", pa.int64()),
+        ("output", pa.string()),
+        ("score", pa.float64()),
+    ]
+)
+
+#: Columns that number or locate a row; they are not content, so they stay out of its identity.
+NOT_IDENTITY = frozenset(
+    {"seed_no", "prompt_no", "candidate_no", "call_no", "example_no", "item_no", "record_id", "source_row"}
+)
+
+TABLES = {
+    "seed": SEED,
+    "prompt": PROMPT,
+    "candidate": CANDIDATE,
+    "call": CALL,
+    "call_input": CALL_INPUT,
+    "decision": DECISION,
+    "duplicate": DUPLICATE,
+    "example": EXAMPLE,
+    "item_score": ITEM_SCORE,
+}
+
+#: Bumped when a table's columns change; stored fixtures of every released number stay readable.
+SCHEMA_VERSION = 1

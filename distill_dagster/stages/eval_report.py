@@ -1,0 +1,255 @@
+"""`eval_report`: student, control and teacher examined on the same test items, by the protocol."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from distill_dagster.domains.base import Task
+from distill_dagster.evaluation import baselines, metrics, protocol, report
+from distill_dagster.evaluation.examine_model import measure
+from distill_dagster.knowledge import prompts as prompting
+from distill_dagster.knowledge.base import Question
+from distill_dagster.lineage import laws
+from distill_dagster.lineage.engine import Job
+from distill_dagster.lineage.graph import Node, Parent
+from distill_dagster.records import tables
+from distill_dagster.records.messages import text_of
+from distill_dagster.stages import teaching
+from distill_dagster.stages.context import PipelineContext, facts_of, prompts_by
+from distill_dagster.stages.teacher_outputs import call_row, call_summary
+from distill_dagster.teachers.base import Request
+
+VERSION = "1"
+
+Rows = list[dict[str, Any]]
+
+
+def node(pipeline: PipelineContext) -> Node:
+    """The node `<pipeline>/eval_report`."""
+    source = pipeline.source.key
+    options = pipeline.config.evaluation
+    return Node(
+        key=(pipeline.key, "eval_report"),
+        version=VERSION,
+        parents=(
+            Parent("evals", (source, "eval_set"), {"seed": ("test",)}),
+            Parent("seeds", (source, "seed_set"), {"seed": ("teacher", "gold")}),
+            Parent("prompts", (source, "prompt_set")),
+            Parent("teacher", (pipeline.data, "teacher_model")),
+            Parent("student", (pipeline.key, "student_checkpoint")),
+            Parent("control", (pipeline.key, "control_checkpoint")),
+        ),
+        config={
+            **options.model_dump(exclude={"batch_size", "threads"}),
+            "control": pipeline.config.control.mode,
+            "teacher_style": pipeline.teacher.prompt_style,
+            "template": pipeline.teacher.template,
+            "define": [task.model_dump() for task in pipeline.source.config.define],
+            "notice": pipeline.source.domain.notice,
+            "sampling": pipeline.teacher.sampling.model_dump(),
+            "tasks": pipeline.known_tasks,
+            "versions": {task.name: task.version for task in pipeline.source.domain.tasks},
+        },
+        make=lambda job: make(job, pipeline),
+        title="Scores of student, control and teacher, with intervals and the gap closed",
+    )
+
+
+def make(job: Job, pipeline: PipelineContext) -> None:
+    """Ask every arm the test items, score the answers, and write the report."""
+    options, tasks = pipeline.config.evaluation, pipeline.tasks
+    items = test_items(job, set(tasks), options.max_items)
+    outputs, resources = _model_outputs(job, pipeline, items)
+    if options.baselines:
+        outputs |= _baseline_outputs(job, items, tasks)
+    scores = {arm: _scores(pipeline, items, answers, outputs["teacher"]) for arm, answers in outputs.items()}
+    result = protocol.examine(
+        items,
+        scores,
+        protocol.Options(
+            tasks=list(tasks.values()),
+            title=pipeline.key,
+            notice=notice(pipeline, items),
+            control=pipeline.config.control.mode,
+            resamples=options.resamples,
+            level=options.level,
+            resources=resources,
+            outputs={"student": outputs["student"]},
+        ),
+    )
+    rows = [
+        {
+            "seed_record_id": item["record_id"],
+            "task": item["task"],
+            "part": "test",
+            "subject_key": item["subject_key"],
+            "arm": arm,
+            "seed": pipeline.config.training.seed,
+            "output": outputs[arm][index],
+            "score": scores[arm][index],
+        }
+        for arm in outputs
+        for index, item in enumerate(items)
+    ]
+    job.draft.write_table("item_score", tables.build("item_score", rows), by="arm")
+    job.draft.write_json("report.json", result.content)
+    job.draft.write_json("resources.json", result.resources, side=True)
+    report.to_html(
+        result, job.draft.side / "report.html", samples=_samples(pipeline, items, outputs), show_records=True
+    )
+    job.notes["counts"] = {"items": len(items), "arms": len(outputs), "tasks": laws.counts(i["task"] for i in items)}
+    job.notes["scores"] = {
+        task["name"]: {arm: entry["value"] for arm, entry in task["arms"].items()} for task in result.content["tasks"]
+    }
+    job.notes["resources"] = result.resources
+
+
+def test_items(job: Job, tasks: set[str], limit: int | None) -> Rows:
+    """Test rows of some tasks in order, at most `limit` a task."""
+    taken: dict[str, int] = {}
+    kept = []
+    for row in job.inputs["evals"].table("seed", filters=[("part", "==", "test")]).to_pylist():
+        if row["task"] not in tasks:
+            continue
+        taken[row["task"]] = taken.get(row["task"], 0) + 1
+        if limit is None or taken[row["task"]] <= limit:
+            kept.append(row)
+    return kept
+
+
+def notice(pipeline: PipelineContext, items: Rows) -> str:
+    """What a reader of the report must know about the data."""
+    from distill_dagster.evaluation.wording import AUTHORED_NOTICE
+
+    parts = [AUTHORED_NOTICE] if pipeline.source.config.grammar is not None else []
+    if pipeline.source.domain.notice:
+        parts.append(pipeline.source.domain.notice)
+    bare = sorted({item["task"] for item in items if item["answer"] is None})
+    if bare:
+        parts.append(
+            f"There is no gold for {', '.join(bare)}: a score there is the token F1 with the teacher's own text, so it "
+            "shows agreement with the teacher, whose score is 1 by definition, and no quality."
+        )
+    return " ".join(parts)
+
+
+def _model_outputs(
+    job: Job, pipeline: PipelineContext, items: Rows
+) -> tuple[dict[str, Sequence[str]], dict[str, dict[str, Any]]]:
+    """Answers of teacher, student and every control, and what they took."""
+    from distill_dagster.models import folder
+
+    styles, tasks = prompts_by(job.inputs["prompts"]), pipeline.tasks
+    short = [prompting.render(styles[item["task"], "short"], item) for item in items]
+    asked = [prompting.render(styles[item["task"], pipeline.teacher.prompt_style], item) for item in items]
+    teacher = teaching.open_teacher(pipeline, job.inputs["teacher"])
+    requests = [
+        Request(tuple(chat), teaching.sampling(pipeline.teacher, tasks[item["task"]]))
+        for chat, item in zip(asked, items, strict=True)
+    ]
+    responses, calls, _ = teaching.ask(job, pipeline, teacher, requests, "teacher on test items")
+    rows = [
+        call_row(
+            number,
+            pipeline,
+            teacher.revision,
+            Question(request, item["task"], styles[item["task"], pipeline.teacher.prompt_style]["record_id"], ()),
+            response,
+            info,
+        )
+        for number, (item, request, response, info) in enumerate(zip(items, requests, responses, calls, strict=True))
+    ]
+    job.draft.write_table("call", tables.build("call", rows), side=True)
+    job.notes["calls"] = call_summary(rows)
+    outputs: dict[str, Sequence[str]] = {"teacher": [r.text if r.failure is None else "" for r in responses]}
+    resources: dict[str, dict[str, Any]] = {"teacher": {}}
+    folders = {"student": job.inputs["student"].local("model")}
+    control = job.inputs["control"]
+    for multiple in json.loads(control.local("control.json").read_text("utf-8"))["multiples"]:
+        folders[f"control_{multiple}"] = control.local(f"model_{multiple}x")
+    settings = [{"max_new_tokens": tasks[item["task"]].max_new_tokens} for item in items]
+    for arm, place in folders.items():
+        model = teaching.open_student(place, arm, pipeline)
+        outputs[arm], used = measure(
+            model,
+            short,
+            settings,
+            progress=lambda done, total, arm=arm: job.progress(done, total, f"{arm} on test items"),
+        )
+        resources[arm] = {
+            "parameters": folder.parameters(place),
+            "bytes": sum(path.stat().st_size for path in place.glob("*.safetensors")),
+            "seconds_per_item": used["seconds_per_item"],
+            "peak_memory_bytes": used["peak_memory_bytes"],
+        }
+    place = job.inputs["teacher"]
+    record = json.loads(place.local("teacher.json").read_text("utf-8"))
+    resources["teacher"]["parameters"] = record.get("parameters")
+    return outputs, resources
+
+
+def _baseline_outputs(job: Job, items: Rows, tasks: Mapping[str, Task]) -> dict[str, list[str]]:
+    """Linear baseline (nearest seed for generative tasks) fitted on D_T and on D_G."""
+    job.progress(0, None, "baselines")
+    outputs: dict[str, list[str]] = {}
+    for part, arm in (("teacher", "linear_teacher"), ("gold", "linear_gold")):
+        rows = job.inputs["seeds"].table("seed", filters=[("part", "==", part)]).to_pylist()
+        answers = [""] * len(items)
+        covered = True
+        for name, task in tasks.items():
+            own = [row for row in rows if row["task"] == name and row["answer"] is not None]
+            where = [index for index, item in enumerate(items) if item["task"] == name]
+            if not own:
+                covered = covered and not where
+                continue
+            said = baselines.baseline(
+                task.kind,
+                [text_of(row["messages"]) for row in own],
+                [row["answer"] for row in own],
+                [text_of(items[index]["messages"]) for index in where],
+            )
+            for index, answer in zip(where, said, strict=True):
+                answers[index] = answer
+        if covered:
+            outputs[arm] = answers
+    return outputs
+
+
+def _scores(pipeline: PipelineContext, items: Rows, outputs: Sequence[str], teacher: Sequence[str]) -> list[float]:
+    """One score an item: against gold, or, where a record has none, the token F1 with what the teacher wrote."""
+    scores = [0.0] * len(items)
+    for name, task in pipeline.tasks.items():
+        where = [index for index, item in enumerate(items) if item["task"] == name]
+        found = metrics.score_all(
+            task,
+            [outputs[index] for index in where],
+            [items[index]["answer"] for index in where],
+            [facts_of(items[index]) for index in where],
+            pipeline.source.domain.verify,
+        )
+        for index, score in zip(where, found, strict=True):
+            scores[index] = score
+    for index, item in enumerate(items):
+        if item["answer"] is None:
+            scores[index] = metrics.token_f1(outputs[index], teacher[index])
+    return scores
+
+
+def _samples(pipeline: PipelineContext, items: Rows, outputs: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """A few items with every model's answer, where the source allows records to be shown."""
+    if not pipeline.source.config.show_records:
+        return []
+    shown = []
+    for name in pipeline.tasks:
+        for index in [index for index, item in enumerate(items) if item["task"] == name][:3]:
+            shown.append(
+                {
+                    "task": name,
+                    "text": text_of(items[index]["messages"]),
+                    "answer": items[index]["answer"],
+                    "outputs": {arm: outputs[arm][index] for arm in outputs if not arm.startswith("linear")},
+                }
+            )
+    return shown

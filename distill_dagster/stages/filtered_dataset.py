@@ -1,0 +1,145 @@
+"""`filtered_dataset`: gold and the teacher's kept answers, with a decision for every candidate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from distill_dagster.config.models import identity
+from distill_dagster.errors import StoreError
+from distill_dagster.filtering import engine
+from distill_dagster.filtering.base import Context, EvalText
+from distill_dagster.lineage import laws
+from distill_dagster.lineage.engine import Job
+from distill_dagster.lineage.graph import Node, Parent
+from distill_dagster.records import tables
+from distill_dagster.records.messages import text_of
+from distill_dagster.stages import leakage, teacher_model
+from distill_dagster.stages.context import PipelineContext
+
+VERSION = "1"
+
+
+def node(pipeline: PipelineContext) -> Node:
+    """The node `<pipeline>/filtered_dataset`."""
+    source = pipeline.source.key
+    return Node(
+        key=(pipeline.key, "filtered_dataset"),
+        version=VERSION,
+        parents=(
+            Parent("outputs", (pipeline.key, "teacher_outputs")),
+            Parent("seeds", (source, "seed_set")),
+            Parent("evals", (source, "eval_set")),
+            Parent("prompts", (source, "prompt_set"), {"prompt": ("short",)}),
+        ),
+        config={
+            "rules": [identity(block) for block in pipeline.config.filtering],
+            "versions": engine.versions(pipeline.config.filtering),
+            "mode": pipeline.config.filtering_mode,
+            "tasks": pipeline.known_tasks,
+        },
+        make=lambda job: make(job, pipeline),
+        title="What the student trains on: gold, and teacher answers that passed every rule",
+    )
+
+
+def make(job: Job, pipeline: PipelineContext) -> None:
+    """Refuse leaking seeds, filter the candidates, and join the kept ones with gold."""
+    place = f"{pipeline.key}/filtered_dataset"
+    seeds, evals = job.inputs["seeds"].table("seed"), job.inputs["evals"].table("seed")
+    job.progress(0, None, "leakage between seeds and evaluation")
+    leakage.require_none(pipeline.source, seeds, evals)
+    rows = {row["seed_no"]: row for row in seeds.to_pylist()}
+    candidates = _renumbered(job.inputs["outputs"].table("candidate"), seeds)
+    job.progress(0, candidates.num_rows, "filtering")
+    outcome = engine.run(
+        candidates,
+        pipeline.config.filtering,
+        pipeline.config.filtering_mode,
+        Context(
+            tasks=pipeline.tasks,
+            seeds=rows,
+            evaluation=[
+                EvalText(row["record_id"], row["task"], text_of(row["messages"]), f"{pipeline.source.key}/eval_set")
+                for row in evals.select(["record_id", "task", "messages"]).to_pylist()
+            ],
+            verify=pipeline.source.domain.verify,
+        ),
+    )
+    kept = set(outcome.kept)
+    gold = [
+        row
+        for row in teacher_model.gold_examples(
+            job.inputs["seeds"], job.inputs["prompts"], "gold", pipeline.source.domain
+        )
+        if row["task"] in pipeline.tasks
+    ]
+    taught = [_example(row, rows[row["seed_no"]]) for row in candidates.to_pylist() if row["candidate_no"] in kept]
+    fresh: list[dict[str, Any]] = [{**row, "example_no": None} for row in [*gold, *taught]]
+    examples = tables.build("example", fresh)
+    laws.conserved(place, candidates.num_rows, len(taught), outcome.funnel, outcome.failed)
+    laws.grounded(place, examples)
+    laws.no_orphan(place, examples["call_no"], candidates["call_no"], "examples")
+    laws.no_orphan(place, examples["seed_no"], seeds["seed_no"], "examples")
+    job.draft.write_table("example", examples, by="origin")
+    job.draft.write_table("decision", outcome.decisions, side=True)
+    job.draft.write_table("duplicate", outcome.duplicates, side=True)
+    job.notes["funnel"] = {
+        "candidates": candidates.num_rows,
+        **{f"dropped: {reason}": count for reason, count in outcome.funnel.items()},
+        "failed": outcome.failed,
+        "kept": len(taught),
+    }
+    job.notes["counts"] = {
+        "examples": examples.num_rows,
+        "origins": laws.counts(examples["origin"].to_pylist()),
+        "tasks": laws.counts(examples["task"].to_pylist()),
+        "licences": laws.counts(examples["licence"].to_pylist()),
+    }
+
+
+def _renumbered(candidates: pa.Table, seeds: pa.Table) -> pa.Table:
+    """Candidates with the seed numbers of this seed set.
+
+    Row numbers join tables of one version. The answers may have been made from an earlier seed set whose unlabeled
+    part was the same; the record id says which seed is meant.
+    """
+    unlabeled = seeds.filter(pc.field("part") == "unlabeled")
+    numbers: dict[str, list[int]] = {}
+    for record, number in zip(unlabeled["record_id"].to_pylist(), unlabeled["seed_no"].to_pylist(), strict=True):
+        numbers.setdefault(record, []).append(number)
+    # Equal records are told apart by their order, which is the same in both versions.
+    places: dict[str, dict[int, int]] = {}
+    for record, old in zip(candidates["seed_record_id"].to_pylist(), candidates["seed_no"].to_pylist(), strict=True):
+        places.setdefault(record, {}).setdefault(old, len(places[record]))
+    strangers = [record for record in places if len(places[record]) > len(numbers.get(record, ()))]
+    if strangers:
+        raise StoreError(
+            "teacher_outputs",
+            f"{len(strangers)} of its answers are about seeds that this seed set does not have.",
+            "Materialize teacher_outputs first.",
+        )
+    mapped = [
+        numbers[record][places[record][old]]
+        for record, old in zip(candidates["seed_record_id"].to_pylist(), candidates["seed_no"].to_pylist(), strict=True)
+    ]
+    column = candidates.column_names.index("seed_no")
+    return candidates.set_column(column, "seed_no", pa.array(mapped, pa.int64()))
+
+
+def _example(candidate: dict[str, Any], seed: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "origin": "teacher",
+        "seed_no": candidate["seed_no"],
+        "seed_record_id": candidate["seed_record_id"],
+        "call_no": candidate["call_no"],
+        "task": candidate["task"],
+        "split": "train",
+        "messages": candidate["messages"],
+        "weight": 1.0,
+        "licence": seed["licence"],
+        "source_id": seed["source_id"],
+        "subject_key": seed["subject_key"],
+    }

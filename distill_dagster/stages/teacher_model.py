@@ -1,0 +1,135 @@
+"""`teacher_model`: who teaches. A fitted teacher holds weights; any other is an identity record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from distill_dagster.config.models import identity
+from distill_dagster.domains.base import Domain
+from distill_dagster.knowledge import prompts as prompting
+from distill_dagster.lineage.engine import Job
+from distill_dagster.lineage.graph import Node, Parent
+from distill_dagster.records.messages import as_chat, message, text_of
+from distill_dagster.records.tables import build
+from distill_dagster.stages import models, training
+from distill_dagster.stages.context import PipelineContext, prompts_by
+from distill_dagster.storage.store import Version
+
+VERSION = "1"
+
+
+def node(pipeline: PipelineContext) -> Node:
+    """The node `<pipeline>/teacher_model`."""
+    teacher, source = pipeline.teacher, pipeline.source
+    config: dict[str, Any] = {
+        "name": teacher.name,
+        "backend": teacher.backend,
+        "model": teacher.model,
+        "revision": teacher.revision,
+        "dtype": teacher.dtype,
+        "fit": identity(teacher.fit) if teacher.fit else None,
+    }
+    parents: tuple[Parent, ...] = ()
+    if teacher.fit is not None:
+        parents = (
+            Parent("seeds", (source.key, "seed_set"), {"seed": ("teacher",)}),
+            Parent("prompts", (source.key, "prompt_set"), {"prompt": ("short",)}),
+        )
+    return Node(
+        key=(pipeline.key, "teacher_model"),
+        version=VERSION,
+        parents=parents,
+        config=config,
+        outside=lambda: _reference(pipeline).outside() if _is_local(pipeline) else {},
+        make=lambda job: make(job, pipeline),
+        title="The teacher: its declared identity, and its weights where it is fitted here",
+    )
+
+
+def _is_local(pipeline: PipelineContext) -> bool:
+    return pipeline.teacher.backend in ("transformers", "vllm")
+
+
+def _reference(pipeline: PipelineContext) -> models.ModelReference:
+    teacher = pipeline.teacher
+    text = (teacher.fit.base if teacher.fit and teacher.fit.base else None) or teacher.model
+    place = f"teacher {teacher.name}"
+    return models.resolve(text, teacher.revision, pipeline.source, pipeline.teacher_folder, place)
+
+
+def make(job: Job, pipeline: PipelineContext) -> None:
+    """Fit the teacher on D_T, or record who it is."""
+    teacher = pipeline.teacher
+    record: dict[str, Any] = {
+        "name": teacher.name,
+        "backend": teacher.backend,
+        "model": teacher.model,
+        "dtype": teacher.dtype,
+        "fitted": False,
+    }
+    if teacher.fit is not None:
+        examples = gold_examples(job.inputs["seeds"], job.inputs["prompts"], "teacher", pipeline.source.domain)
+        summary = training.run(
+            job,
+            examples=examples,
+            start=_reference(pipeline),
+            recipe=teacher.fit.recipe,
+            out=job.draft.content / "model",
+            tokenizer_texts=[text_of(row["messages"]) for row in examples],
+            vocabulary=2048,
+        )
+        record |= {"fitted": True, "records": len(examples), "steps": teacher.fit.recipe.steps}
+        job.notes["training"] = summary
+    elif _is_local(pipeline):
+        from distill_dagster.models import folder
+
+        path = _reference(pipeline).fetched()
+        record["revision"] = folder.digest(path)[:32]
+        record["parameters"] = folder.parameters(path)
+    else:
+        record["revision"] = teacher.revision
+    job.draft.write_json("teacher.json", record)
+    fitted = job.notes.get("training", {})
+    job.notes["counts"] = {"parameters": record.get("parameters", fitted.get("parameters"))}
+
+
+def weights(pipeline: PipelineContext, version: Version) -> Path:
+    """Folder of a local teacher's weights: inside its version where it was fitted, else where config says."""
+    if "model/config.json" in version.manifest["files"]:
+        return version.local("model")
+    return _reference(pipeline).fetched()
+
+
+def gold_examples(seeds: Version, prompts: Version, part: str, domain: Domain) -> list[dict[str, Any]]:
+    """Gold records of one part as EXAMPLE rows: the short prompt and the gold answer.
+
+    The system role comes from the template alone; record text stays in the user role.
+    """
+    styles = prompts_by(prompts)
+    rows = []
+    for seed in seeds.table("seed", filters=[("part", "==", part)]).to_pylist():
+        if seed["answer"] is None:
+            continue
+        chat = prompting.render(styles[seed["task"], "short"], seed)
+        rows.append(
+            {
+                "origin": "gold",
+                "seed_no": seed["seed_no"],
+                "seed_record_id": seed["record_id"],
+                "call_no": None,
+                "task": seed["task"],
+                "split": "train",
+                "messages": [*(message(m["role"], m["content"]) for m in chat), message("assistant", seed["answer"])],
+                "weight": 1.0,
+                "licence": seed["licence"],
+                "source_id": seed["source_id"],
+                "subject_key": seed["subject_key"],
+            }
+        )
+    return build("example", rows).to_pylist()
+
+
+def chats(examples: list[dict[str, Any]]) -> list[list[dict[str, str]]]:
+    """The conversations of EXAMPLE rows."""
+    return [as_chat(row["messages"]) for row in examples]

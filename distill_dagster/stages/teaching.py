@@ -1,0 +1,68 @@
+"""Opening a pipeline's teacher, and asking it through the journal, so that no answer is paid twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distill_dagster.config import registry
+from distill_dagster.config.models import TeacherConfig
+from distill_dagster.domains.base import Task
+from distill_dagster.lineage.engine import Job
+from distill_dagster.stages import teacher_model
+from distill_dagster.stages.context import PipelineContext
+from distill_dagster.storage.store import Version
+from distill_dagster.teachers.base import Request, Response, Teacher
+from distill_dagster.teachers.journal import CallInfo, Journal
+
+#: Registry of teacher backends: one file each.
+BACKENDS = "distill_dagster.teachers"
+
+
+def open_teacher(pipeline: PipelineContext, version: Version) -> Teacher:
+    """The backend bound to the teacher of one `teacher_model` version."""
+    teacher = pipeline.teacher
+    backend = registry.load(BACKENDS, teacher.backend, "Backend", f"teacher {teacher.name}: backend")
+    folder = teacher_model.weights(pipeline, version)
+    return backend(
+        folder,
+        identity=teacher.name,
+        revision=version.version,
+        template=teacher.template,
+        batch_size=teacher.batch_size,
+        threads=teacher.threads,
+        dtype=teacher.dtype,
+    )
+
+
+def open_student(folder: Path, name: str, pipeline: PipelineContext) -> Teacher:
+    """A student's weights as something that answers, through the same code as a local teacher."""
+    from distill_dagster.teachers.transformers import Backend
+
+    options = pipeline.config.evaluation
+    return Backend(
+        folder, identity=name, revision="", template="chat", batch_size=options.batch_size, threads=options.threads
+    )
+
+
+def sampling(teacher: TeacherConfig, task: Task) -> dict[str, Any]:
+    """How a question of a task is answered: the teacher's settings, with the task's room for an answer."""
+    settings = teacher.sampling.model_dump()
+    settings["max_new_tokens"] = teacher.sampling.max_new_tokens or task.max_new_tokens
+    return settings
+
+
+def ask(
+    job: Job, pipeline: PipelineContext, teacher: Teacher, requests: Sequence[Request], note: str
+) -> tuple[list[Response], list[CallInfo], int]:
+    """Ask through the namespace's journal; known answers cost nothing.
+
+    Returns:
+        Responses and infos in the order of the requests, and the micro-units that the journal says were paid here.
+    """
+    with Journal(job.services.state / "journal.sqlite") as journal:
+        responses, infos = journal.ask(
+            teacher, requests, pipeline.namespace, progress=lambda done, total: job.progress(done, total, note)
+        )
+        return responses, infos, journal.spent()

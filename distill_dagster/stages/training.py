@@ -1,0 +1,92 @@
+"""Training in a process of its own, as the stages start it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distill_dagster.config.models import Recipe
+from distill_dagster.errors import TrainingError
+from distill_dagster.lineage.engine import Job
+from distill_dagster.records.tables import build
+from distill_dagster.stages.models import ModelReference
+
+
+def run(
+    job: Job,
+    *,
+    examples: Sequence[dict[str, Any]],
+    start: ModelReference | Path,
+    recipe: Recipe,
+    out: Path,
+    tokenizer_texts: Sequence[str] = (),
+    vocabulary: int = 2048,
+    name: str = "train",
+) -> dict[str, Any]:
+    """Train a model on EXAMPLE rows and put its folder at `out`.
+
+    The work folder outlives a crash, so the same action resumes from its last checkpoint.
+
+    Returns:
+        The trainer's summary: steps, tokens, last loss, seconds.
+    """
+    import pyarrow.parquet as pq
+
+    from distill_dagster.training import launch
+
+    if not examples:
+        raise TrainingError(
+            f"{job.node.key[0]}/{job.node.key[1]}",
+            "there is nothing to train on: no example was left.",
+            "See the funnel of filtered_dataset, or raise the number of seed records.",
+        )
+    work = job.work / name
+    work.mkdir(parents=True, exist_ok=True)
+    data = work / "examples.parquet"
+    pq.write_table(build("example", examples), data)
+    model_out = work / "model"
+    task = {
+        "examples": str(data),
+        "base": _base(start, work, tokenizer_texts, vocabulary),
+        "recipe": recipe.model_dump(),
+        "out": str(model_out),
+        "work": str(work),
+        "name": f"{job.node.key[0]}/{job.node.key[1]}",
+    }
+    with job.services.training_session() as env:
+        summary = launch.launch(
+            task,
+            work,
+            env=env,
+            start=job.services.start,
+            progress=lambda step, total, loss: job.progress(step, total, f"loss {loss:.3f}"),
+        )
+    shutil.copytree(model_out, out)
+    metrics = work / "metrics.jsonl"
+    if metrics.exists():
+        shutil.copyfile(metrics, job.draft.side / f"{name}_metrics.jsonl")
+    return summary
+
+
+def _base(start: ModelReference | Path, work: Path, texts: Sequence[str], vocabulary: int) -> Any:
+    if isinstance(start, Path):
+        return str(start)
+    if start.kind != "preset":
+        return str(start.fetched())
+    from distill_dagster.training import tokenizer
+
+    folder = work / "tokenizer"
+    if not (folder / "tokenizer_config.json").exists():
+        tokenizer.fit(texts, vocabulary, folder)
+    return {"preset": start.preset, "tokenizer": str(folder)}
+
+
+def curve(path: Path) -> list[tuple[int, float]]:
+    """`(step, loss)` of a metrics file."""
+    if not path.exists():
+        return []
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]
+    return [(row["step"], row["loss"]) for row in rows]

@@ -1,0 +1,134 @@
+"""Durable, atomic writes on a local file system."""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from distill_dagster.errors import StoreError
+from distill_dagster.storage.faults import fault_point
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a folder's entries durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's bytes durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and what is missing above it, durably.
+
+    Raises:
+        OSError: As `os.mkdir` does.
+    """
+    missing: list[Path] = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for one in reversed(missing):
+        one.mkdir(exist_ok=True)
+        sync_folder(one.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file's content: old bytes or new bytes are visible, never a mix.
+
+    Raises:
+        StoreError: The place cannot be written, or the disk is full.
+    """
+    _write(path, data, os.replace)
+
+
+def create_bytes(path: Path, data: bytes) -> None:
+    """Write a file that must not exist yet; of two writers, exactly one succeeds.
+
+    Raises:
+        FileExistsError: It is there already.
+        StoreError: The place cannot be written, or the disk is full.
+    """
+
+    try:
+        _write(path, data, _link)
+    except StoreError as error:
+        if path.exists():
+            raise FileExistsError(str(path)) from error
+        raise
+
+
+def _write(path: Path, data: bytes, publish: Callable[[Path, Path], None]) -> None:
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        make_folder(path.parent)
+        fault_point("file.write")
+        with open(temporary, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            fault_point("file.fsync")
+            os.fsync(stream.fileno())
+        fault_point("file.rename")
+        publish(temporary, path)
+        sync_folder(path.parent)
+        fault_point("file.done")
+    except OSError as error:
+        _forget(temporary)
+        raise store_error(error, path, len(data)) from error
+    except BaseException:
+        _forget(temporary)
+        raise
+
+
+def _link(temporary: Path, target: Path) -> None:
+    try:
+        os.link(temporary, target)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        # A file system without hard links: take the name first, then put the bytes there.
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        os.replace(temporary, target)
+        return
+    temporary.unlink()
+
+
+def _forget(temporary: Path) -> None:
+    try:
+        temporary.unlink(missing_ok=True)
+    except OSError:  # the place that could not be written, such as a path below a file
+        pass
+
+
+def store_error(error: OSError, path: Path | str, size: int | None = None) -> StoreError:
+    """An operating system error as one that says what to do."""
+    place = str(path)
+    needed = f" ({size} bytes were to be written)" if size is not None else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreError(
+            place,
+            f"the disk is full or a size limit is reached{needed}.",
+            "Free some space (`distill-dagster gc plan`) and run again; nothing already made is lost.",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StoreError(
+            place, "it cannot be written (no permission, or read-only).", "Choose another root with DISTILL_STORE."
+        )
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        file = error.filename or place
+        return StoreError(
+            place, f"a file stands where a folder is needed: {file}.", "Move it away, or choose another root."
+        )
+    return StoreError(place, f"{error.strerror or error}{needed}.", "Mend it and run again; nothing made is lost.")

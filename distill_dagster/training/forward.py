@@ -1,0 +1,124 @@
+"""Hidden states at the positions that carry a loss, by the fastest way that gives the model's own numbers.
+
+Three ways, tried in this order on the first batch and compared with the model's own logits: the Llama fast path;
+the model's decoder with the output layer at the chosen positions only; the whole model (for architectures that
+scale or cap their logits).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from distill_dagster.models import llama
+from distill_dagster.training.data import Example
+from distill_dagster.training.objectives.base import Positions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+#: Largest relative difference (Frobenius) from the model's own fp32 logits that still counts as the same numbers.
+TOLERANCE = 1e-4
+
+
+def positions(
+    ids: torch.Tensor, weights: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Where a batch carries a loss: the state at t predicts the token at t + 1.
+
+    Args:
+        ids: B × T token ids, padded on the right.
+        weights: B × T loss weights of the tokens; those of padding are 0.
+
+    Returns:
+        Indices into the flattened B·T states, and for each the label, its weight and its row.
+    """
+    rows, columns = torch.nonzero(weights[:, 1:], as_tuple=True)
+    return rows * ids.shape[1] + columns, ids[rows, columns + 1], weights[rows, columns + 1], rows
+
+
+def pad(examples: list[Example], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and weights of a batch, B × T, padded on the right."""
+    length = max(len(example.ids) for example in examples)
+    ids = torch.full((len(examples), length), padding, dtype=torch.long)
+    weights = torch.zeros(len(examples), length)
+    for row, example in enumerate(examples):
+        ids[row, : len(example.ids)] = torch.tensor(example.ids)
+        weights[row, : len(example.ids)] = torch.tensor(example.weights)
+    return ids, weights
+
+
+class Forward:
+    """A model's forward pass for training.
+
+    Args:
+        model: A causal language model.
+        precision: fp32, or bf16 (matrix products in bf16, weights and sums in fp32).
+    """
+
+    def __init__(self, model: PreTrainedModel, precision: str = "fp32") -> None:
+        self.model = model
+        self.precision = precision
+        self.way = "unknown"
+
+    def __call__(self, examples: list[Example], padding: int) -> Positions:
+        """The positions of a batch that carry a loss; there may be none."""
+        ids, weights = pad(examples, padding)
+        places, labels, weight, rows = positions(ids, weights)
+        if self.way == "unknown":
+            self.way = self._choose(ids[:2], torch.arange(ids[:2].numel()))
+        view = llama.Llama(self.model, self.precision == "bf16") if self.way == "llama" else None
+        return Positions(
+            hidden=self._hidden(ids, places, view),
+            labels=labels,
+            weights=weight,
+            rows=rows,
+            record_ids=[example.record_id for example in examples],
+            project=lambda states: self._project(states, view),
+        )
+
+    def _hidden(self, ids: torch.Tensor, places: torch.Tensor, view: llama.Llama | None) -> torch.Tensor:
+        if view is not None:
+            return view.hidden(ids, places)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
+            if self.way == "decoder":
+                states = self.model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+            else:
+                states = self.model(input_ids=ids, use_cache=False).logits
+        return states.flatten(0, 1)[places]
+
+    def _project(self, states: torch.Tensor, view: llama.Llama | None) -> torch.Tensor:
+        if view is not None:
+            return view.logits(states)
+        if self.way == "whole":
+            return states
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
+            return self.model.get_output_embeddings()(states)  # pyright: ignore[reportOptionalCall]
+
+    @torch.no_grad()
+    def _choose(self, ids: torch.Tensor, places: torch.Tensor) -> str:
+        """The first way whose logits agree with the model's own, all in fp32 and without dropout."""
+        config = self.model.config.to_dict()
+        if any("logit" in name and value not in (None, False, 1, 1.0) for name, value in config.items()):
+            return "whole"  # Logits that are scaled or capped: near 0 a cap is too close to the identity to be seen.
+        training, precision = self.model.training, self.precision
+        self.model.eval()
+        self.precision = "fp32"
+        try:
+            expected = self.model(input_ids=ids, use_cache=False).logits.flatten(0, 1).float()
+            for way in ("llama", "decoder"):
+                if way == "llama" and not llama.supports(self.model):
+                    continue
+                self.way = way
+                view = llama.Llama(self.model) if way == "llama" else None
+                try:
+                    got = self._project(self._hidden(ids, places, view), view).float()
+                except (AttributeError, TypeError, RuntimeError):
+                    continue
+                if got.shape == expected.shape and (got - expected).norm() <= TOLERANCE * expected.norm():
+                    return way
+            return "whole"
+        finally:
+            self.model.train(training)
+            self.precision = precision

@@ -1,0 +1,190 @@
+"""The training process: `python -m distill_dagster.training.process TASK.json`.
+
+TASK.json:
+    examples: parquet file with the columns of EXAMPLE (`record_id`, `messages`, `weight`, `task`); or
+    texts: parquet file with a column `text`, for language modelling on every token.
+    validation: like `examples`; its loss is measured before and after. Optional.
+    base: a model folder, or `{"preset": NAME, "tokenizer": FOLDER}`.
+    recipe: the fields of `Recipe`.
+    template: chat (default) or plain.
+    too_long: error (default) or drop, for records longer than the recipe's `max_length`.
+    out: folder for the trained model.
+    work: folder for `metrics.jsonl`, checkpoints and `result.json`. One process at a time holds it.
+
+`result.json` says `{ok: true, summary}` or `{ok: false, kind, place, reason, next_step}`. Exit status: 0 done,
+1 failed, 3 another process holds the work folder, 75 the parent is gone. The same command runs under torchrun,
+Ray or Slurm; only rank 0 reports to Dagster, through Pipes, where Dagster started it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from distill_dagster.errors import DistillError, LeaseError, TrainingError
+from distill_dagster.storage.atomic import write_bytes
+from distill_dagster.storage.faults import fault_point
+from distill_dagster.storage.lease import lease
+
+RESULT = "result.json"
+#: Set by a parent that holds this process's standard input open for as long as it lives.
+WATCH = "DISTILL_WATCH_STDIN"
+#: Names this attempt, so that a parent does not take an earlier attempt's result for this one's.
+ATTEMPT = "DISTILL_ATTEMPT"
+HELD, ORPHANED = 3, 75
+
+Report = Callable[[int, int, float], None]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one task; returns the exit status."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if len(given) != 1:
+        print("usage: python -m distill_dagster.training.process TASK.json", file=sys.stderr)
+        return 1
+    if os.environ.get(WATCH) == "1":
+        watch()
+    task = json.loads(Path(given[0]).read_text(encoding="utf-8"))
+    work = Path(task["work"])
+    try:
+        with lease(work, "training"):
+            return _held(task, work)
+    except LeaseError as error:
+        print(error, file=sys.stderr)
+        return HELD
+
+
+def _held(task: dict[str, Any], work: Path) -> int:
+    (work / RESULT).unlink(missing_ok=True)
+    try:
+        with _reporting() as report:
+            result: dict[str, Any] = {"ok": True, "summary": run(task, report)}
+    except DistillError as error:
+        result = {
+            "ok": False,
+            "kind": type(error).__name__,
+            "place": error.place,
+            "reason": error.reason,
+            "next_step": error.next_step,
+        }
+    except Exception as error:
+        traceback.print_exc()
+        result = {
+            "ok": False,
+            "kind": "TrainingError",
+            "place": str(task.get("name") or work),
+            "reason": f"{type(error).__name__}: {error}.",
+            "next_step": f"The whole traceback is in {work / 'log.txt'}.",
+        }
+    result["attempt"] = os.environ.get(ATTEMPT)
+    write_bytes(work / RESULT, json.dumps(result, indent=2, sort_keys=True).encode())
+    return 0 if result["ok"] else 1
+
+
+def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
+    """Train as a task says, in this process, and write the model folder; returns the trainer's summary."""
+    from distill_dagster.config.models import Recipe
+    from distill_dagster.models import folder as folders
+    from distill_dagster.training import data, trainer
+
+    recipe = Recipe(**task["recipe"])
+    model, tokenizer = start(task["base"], recipe.seed)
+    if recipe.max_length > folders.context_length(model):
+        raise TrainingError(
+            str(task.get("name") or task["work"]),
+            f"max_length {recipe.max_length} is more than the model's context, {folders.context_length(model)} tokens.",
+            "Lower training.max_length.",
+        )
+    template, too_long = task.get("template") or "chat", task.get("too_long") or "error"
+
+    def encoded(file: str) -> data.Encoded:
+        return data.encode(
+            tokenizer, _conversations(file), recipe.max_length, recipe.prompt_loss_weight, template, too_long
+        )
+
+    examples = encoded(task["examples"] if task.get("examples") else task["texts"])
+    validation = encoded(task["validation"]).examples if task.get("validation") else ()
+    summary = trainer.train(
+        model, tokenizer, examples.examples, recipe, task["work"], validation=validation, progress=report
+    )
+    summary |= {"dropped_too_long": len(examples.dropped), "template": template}
+    out = Path(task["out"])
+    temporary = out.with_name(f".{out.name}.tmp")
+    for stale in (temporary, out):
+        shutil.rmtree(stale, ignore_errors=True)
+    fault_point("model.write")
+    folders.save(model, tokenizer, temporary, recipe.save_precision)
+    fault_point("model.rename")
+    temporary.rename(out)
+    return summary
+
+
+def start(base: str | dict[str, str], seed: int) -> tuple[Any, Any]:
+    """Model and tokenizer that a task starts from, in fp32: a folder, or a preset with a fitted tokenizer."""
+    from distill_dagster.models import folder as folders
+    from distill_dagster.training import presets
+
+    if isinstance(base, str):
+        return folders.load_model(base), folders.load_tokenizer(base)
+    tokenizer = folders.load_tokenizer(base["tokenizer"])
+    return presets.build(base["preset"], tokenizer, seed), tokenizer
+
+
+def _conversations(file: str) -> list[Any]:
+    import pyarrow.parquet as pq
+
+    from distill_dagster.training import data
+
+    names = pq.read_schema(file).names
+    if "messages" in names:
+        columns = [name for name in ("record_id", "messages", "weight", "task") if name in names]
+        return data.chats(pq.read_table(file, columns=columns).to_pylist())
+    return data.texts(pq.read_table(file, columns=["text"]).column("text").to_pylist())
+
+
+@contextmanager
+def _reporting() -> Iterator[Report | None]:
+    """Report to Dagster through Pipes where Dagster started this process, and only from rank 0."""
+    if "DAGSTER_PIPES_CONTEXT" not in os.environ or int(os.environ.get("RANK") or 0) != 0:
+        yield None
+        return
+    from dagster_pipes import open_dagster_pipes
+
+    with open_dagster_pipes() as pipes:
+
+        def report(step: int, steps: int, loss: float) -> None:
+            pipes.log.info(f"step {step} of {steps}: loss {loss:.4f}")
+            pipes.report_custom_message({"step": step, "steps": steps, "loss": loss})
+
+        yield report
+
+
+def watch() -> None:
+    """End this process at once when its parent goes: its standard input closes, or another process adopts it."""
+    parent = os.getppid()
+
+    def wait() -> None:
+        while os.getppid() == parent:
+            readable, _, _ = select.select([0], [], [], 1.0)
+            if readable and not os.read(0, 4096):
+                break
+        os._exit(ORPHANED)
+
+    threading.Thread(target=wait, name="parent-watch", daemon=True).start()
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything is written; tearing torch down takes seconds and does nothing for anybody.
+    os._exit(status)

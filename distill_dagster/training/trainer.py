@@ -1,0 +1,265 @@
+"""The training loop: the same inputs give the same bytes, and a run that was killed ends as if it had not been."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from distill_dagster.config import registry
+from distill_dagster.config.models import Recipe, identity
+from distill_dagster.errors import TrainingError
+from distill_dagster.records.identity import digest
+from distill_dagster.training import checkpoint, metrics
+from distill_dagster.training.data import Example, batches
+from distill_dagster.training.forward import Forward
+from distill_dagster.training.schedule import rate
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+OBJECTIVES = "distill_dagster.training.objectives"
+Progress = Callable[[int, int, float], None]
+
+
+def train(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    recipe: Recipe,
+    folder: str | Path,
+    *,
+    validation: Sequence[Example] = (),
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train `model` in place, with AdamW (Loshchilov & Hutter 2019; no decay on norms and embeddings).
+
+    Args:
+        model: A causal language model in fp32.
+        tokenizer: Its tokenizer, for the padding token.
+        examples: Encoded records.
+        recipe: Objective terms, steps, batch size, schedule, seed, threads, precision.
+        folder: Work folder for `metrics.jsonl` and the last checkpoint. A run with the same model, examples and
+            recipe resumes from it; a checkpoint of any other run is removed.
+        validation: Encoded records whose loss is measured before and after.
+        progress: Called with (step, steps, loss) at every logged step.
+
+    Returns:
+        Summary: steps, loss of the first and last logged steps, tokens, epochs, seconds, tokens a second, parameters.
+
+    Raises:
+        TrainingError: A loss or gradient that is not finite, or a batch without any position to learn from.
+    """
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    with _settled(recipe):
+        return _Run(model, tokenizer, examples, recipe, path).go(validation, progress)
+
+
+@contextmanager
+def _settled(recipe: Recipe) -> Iterator[None]:
+    """Deterministic kernels, the recipe's threads and seed; all put back afterwards."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    settings: Any = torch.utils.deterministic
+    fill = settings.fill_uninitialized_memory
+    torch.set_num_threads(recipe.threads)
+    torch.use_deterministic_algorithms(True)
+    settings.fill_uninitialized_memory = False
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            yield
+    finally:
+        settings.fill_uninitialized_memory = fill
+        torch.use_deterministic_algorithms(deterministic)
+        torch.set_num_threads(threads)
+
+
+class _Run:
+    """One run of `train`."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        examples: Sequence[Example],
+        recipe: Recipe,
+        folder: Path,
+    ) -> None:
+        self.model, self.recipe, self.folder, self.examples = model, recipe, folder, examples
+        self.padding = int(tokenizer.pad_token_id or 0)  # pyright: ignore[reportArgumentType]
+        self.terms = {
+            name: (weight, registry.load(OBJECTIVES, name, "Objective", "training.objective")())
+            for name, weight in recipe.objective.items()
+        }
+        self.forward = Forward(model, recipe.precision)
+        self.parameters = {name: entry for name, entry in model.named_parameters() if entry.requires_grad}
+        # Norms are vectors; an embedding's rows are as rare as its words, so decay would only shrink the rare ones.
+        inputs = model.get_input_embeddings().weight
+        kept = [entry for entry in self.parameters.values() if entry.dim() < 2 or entry is inputs]
+        decayed = [entry for entry in self.parameters.values() if entry.dim() >= 2 and entry is not inputs]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": kept, "weight_decay": 0.0}],
+            lr=recipe.learning_rate,
+            betas=(0.9, recipe.beta2),
+            foreach=True,
+        )
+        self.log = folder / metrics.FILE
+        self.means = metrics.Means()
+        self.step = self.tokens = self.learned = 0
+        self.elapsed = 0.0
+        self.fingerprint = self._fingerprint()
+
+    def go(self, validation: Sequence[Example], progress: Progress | None) -> dict[str, Any]:
+        recipe, resumed = self.recipe, self._resume()
+        before = None if resumed or not validation else self.loss(validation)
+        lengths = [len(example.ids) for example in self.examples]
+        self.model.train()
+        started, since, tokens = time.perf_counter() - self.elapsed, time.perf_counter(), 0
+        for batch in itertools.islice(batches(lengths, recipe.batch_tokens, recipe.seed), self.step, recipe.steps):
+            chosen = [self.examples[index] for index in batch]
+            values = self._update(chosen)
+            self.step += 1
+            seen = sum(lengths[index] for index in batch)
+            self.tokens, tokens = self.tokens + seen, tokens + seen
+            self.means.add(values)
+            now = time.perf_counter()
+            self.elapsed = now - started
+            if self.step == 1 or self.step % recipe.log_every == 0 or self.step == recipe.steps:
+                self._log(tokens / max(now - since, 1e-9), progress)
+                since, tokens = now, 0
+            if self.step % recipe.checkpoint_every == 0 and self.step < recipe.steps:
+                self._checkpoint()
+        self.model.eval()
+        rows = metrics.read(self.log)
+        summary: dict[str, Any] = {
+            "steps": self.step,
+            "first_loss": rows[0]["loss"],
+            "loss": rows[-1]["loss"],
+            "examples": len(self.examples),
+            "epochs": self.tokens / sum(lengths),
+            "tokens": self.tokens,
+            "answer_tokens": self.learned,
+            "parameters": sum(entry.numel() for entry in self.parameters.values()),
+            "seconds": self.elapsed,
+            "tokens_per_second": self.tokens / max(self.elapsed, 1e-9),
+            "resumed_from": resumed,
+            "forward": self.forward.way,
+        }
+        if validation:
+            summary |= {"validation_loss": self.loss(validation), "validation_loss_before": before}
+        return summary
+
+    def _update(self, chosen: list[Example]) -> dict[str, float]:
+        """One optimizer step; the values of the terms."""
+        share = rate(self.recipe.schedule, self.step, self.recipe.steps, self.recipe.warmup_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.learning_rate * share
+        positions = self.forward(chosen, self.padding)
+        if not len(positions.labels):
+            raise self._trouble("no position of this batch carries a loss", chosen)
+        self.learned += len(positions.labels)
+        terms = {name: (weight, objective(positions)) for name, (weight, objective) in self.terms.items()}
+        loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
+        values = {"loss": loss.item(), **{name: value.item() for name, (_, value) in terms.items()}}
+        if not metrics.finite(values):
+            raise self._trouble(f"the loss is not finite ({values})", chosen)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.grad_clip).item()
+        if not math.isfinite(norm):
+            raise self._trouble(f"the gradient is not finite (norm {norm})", chosen)
+        self.optimizer.step()
+        return {**values, "grad_norm": norm}
+
+    def _trouble(self, reason: str, chosen: list[Example]) -> TrainingError:
+        ids = [example.record_id for example in chosen]
+        shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
+        return TrainingError(
+            f"{self.folder}, step {self.step + 1} of {self.recipe.steps}",
+            f"{reason}; records {shown}.",
+            "Lower training.learning_rate or raise warmup_steps, and look at these records; "
+            "earlier checkpoints and versions are untouched.",
+        )
+
+    def _log(self, speed: float, progress: Progress | None) -> None:
+        means = self.means.take()
+        row = {"step": self.step, **means, "lr": self.optimizer.param_groups[0]["lr"], "tokens": self.tokens}
+        row |= {"tokens_per_second": round(speed, 1), "elapsed": round(self.elapsed, 3)}
+        with self.log.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+        if progress is not None:
+            progress(self.step, self.recipe.steps, means["loss"])
+
+    @torch.no_grad()
+    def loss(self, examples: Sequence[Example]) -> float:
+        """Weighted mean of the whole loss over examples, in order."""
+        self.model.eval()
+        lengths = [len(example.ids) for example in examples]
+        size = max(1, self.recipe.batch_tokens // max(lengths))
+        total = weight = 0.0
+        for start in range(0, len(examples), size):
+            positions = self.forward(list(examples[start : start + size]), self.padding)
+            if len(positions.labels):
+                share = positions.total.item()
+                total += share * sum((w * term(positions)).item() for w, term in self.terms.values())
+                weight += share
+        return total / weight if weight else math.nan
+
+    # --- resuming ---------------------------------------------------------------------------------------------------
+
+    def _fingerprint(self) -> str:
+        """What a checkpoint must agree with: initial weights, data and recipe."""
+        whole = hashlib.sha256()
+        for name, parameter in self.parameters.items():
+            whole.update(name.encode())
+            whole.update(parameter.detach().contiguous().view(torch.uint8).numpy().tobytes())
+        for example in self.examples:
+            whole.update(json.dumps([example.record_id, example.ids, example.weights]).encode())
+        return digest({"recipe": identity(self.recipe), "data": whole.hexdigest()})
+
+    def _checkpoint(self) -> None:
+        named = {id(parameter): name for name, parameter in self.parameters.items()}
+        moments = {
+            f"{named[id(parameter)]}/{key}": value.detach().clone()
+            for parameter, entry in self.optimizer.state.items()
+            for key, value in entry.items()
+        }
+        state = {
+            "fingerprint": self.fingerprint,
+            "step": self.step,
+            "tokens": self.tokens,
+            "learned": self.learned,
+            "elapsed": self.elapsed,
+            "means": self.means.sums,
+        }
+        weights = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+        moments["random"] = torch.get_rng_state()
+        checkpoint.write(self.folder, self.step, checkpoint.Checkpoint(weights, moments, state))
+
+    @torch.no_grad()
+    def _resume(self) -> int:
+        """Go on where the last checkpoint of this very run stands; the step it stands at, or 0."""
+        found = checkpoint.newest(self.folder, self.fingerprint)
+        if found is None:
+            metrics.rewind(self.log, 0)
+            return 0
+        for name, parameter in self.parameters.items():
+            parameter.copy_(found.weights[name])
+            self.optimizer.state[parameter] = {
+                key.rsplit("/", 1)[1]: value for key, value in found.optimizer.items() if key.startswith(f"{name}/")
+            }
+        torch.set_rng_state(found.optimizer["random"])
+        self.step, self.tokens, self.learned = (int(found.state[key]) for key in ("step", "tokens", "learned"))
+        self.elapsed = float(found.state["elapsed"])
+        self.means = metrics.Means(found.state["means"])
+        metrics.rewind(self.log, self.step)
+        return self.step

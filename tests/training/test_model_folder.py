@@ -1,0 +1,151 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from distill_dagster.errors import ModelError
+from distill_dagster.training import folder
+
+pytestmark = pytest.mark.needs_torch
+
+
+@pytest.fixture
+def saved(nano, tokenizer, tmp_path: Path) -> Path:
+    return folder.save(nano, tokenizer, tmp_path / "model")
+
+
+def test_a_saved_folder_passes_and_loads_the_same_weights(saved: Path, nano) -> None:
+    import torch
+
+    folder.check(saved)
+    loaded = folder.load_model(saved)
+    assert not loaded.training
+    for (name, one), other in zip(nano.state_dict().items(), loaded.state_dict().values(), strict=True):
+        assert torch.equal(one, other), name
+    assert folder.parameters(saved) == sum(p.numel() for p in nano.parameters())
+    assert folder.context_length(loaded) == 1024
+
+
+def test_the_same_weights_give_the_same_bytes(saved: Path, tmp_path: Path) -> None:
+    loaded, words = folder.load_model(saved), folder.load_tokenizer(saved)
+    again = folder.save(loaded, words, tmp_path / "elsewhere" / "deep")
+    names = sorted(path.name for path in saved.iterdir())
+    assert names == sorted(path.name for path in again.iterdir())
+    for name in names:
+        assert (saved / name).read_bytes() == (again / name).read_bytes(), name
+        if name.endswith(".json"):
+            text = (saved / name).read_text("utf-8")
+            assert str(tmp_path) not in text
+            assert "transformers_version" not in text
+            assert "_from_model_config" not in text
+    assert folder.digest(saved) == folder.digest(again)
+    folder.save(loaded, words, saved)
+    assert folder.digest(saved) == folder.digest(again)
+
+
+def test_the_digest_follows_what_matters(saved: Path) -> None:
+    before = folder.digest(saved)
+    (saved / "README.md").write_text("hello")
+    (saved / "lineage").mkdir()
+    assert folder.digest(saved) == before
+    weights = saved / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    changed = folder.digest(saved)
+    assert changed != before
+    (saved / "generation_config.json").unlink()
+    assert folder.digest(saved) not in (before, changed)
+
+
+@pytest.mark.parametrize(("precision", "size"), [("fp32", 4), ("fp16", 2), ("bf16", 2)])
+def test_saved_precision(nano, tokenizer, tmp_path: Path, precision: str, size: int) -> None:
+    path = folder.save(nano, tokenizer, tmp_path, precision)
+    assert (path / "model.safetensors").stat().st_size == pytest.approx(folder.parameters(path) * size, rel=0.1)
+    assert (
+        json.loads((path / "config.json").read_text())["dtype"]
+        == folder.load_model(path, precision).dtype.__str__()[6:]
+    )
+
+
+def refuse(path: Path, match: str, place: str = "") -> None:
+    with pytest.raises(ModelError, match=match) as caught:
+        folder.check(path)
+    assert str(path / place) in caught.value.place
+    assert caught.value.next_step
+    with pytest.raises(ModelError):
+        folder.load_model(path)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pkl", "last.ckpt", "training_args.bin"])
+def test_pickled_weights_are_refused(saved: Path, name: str) -> None:
+    (saved / name).write_bytes(b"\x80\x04.")
+    refuse(saved, f"{name} is pickled: refused", name)
+
+
+def test_incomplete_and_unsafe_folders_are_refused(saved: Path, tmp_path: Path) -> None:
+    refuse(tmp_path / "none", "no such model folder")
+
+    def changed(name: str) -> Path:
+        shutil.copytree(saved, tmp_path / name)
+        return tmp_path / name
+
+    bare = changed("bare")
+    (bare / "model.safetensors").unlink()
+    refuse(bare, "no safetensors weights; there is config.json")
+    no_config = changed("no_config")
+    (no_config / "config.json").unlink()
+    refuse(no_config, "no config.json")
+    no_tokenizer = changed("no_tokenizer")
+    (no_tokenizer / "tokenizer.json").unlink()
+    refuse(no_tokenizer, "no tokenizer")
+    remote = changed("remote")
+    config = json.loads((remote / "config.json").read_text())
+    (remote / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "modeling.Mine"}}))
+    refuse(remote, "auto_map", "config.json")
+    not_json = changed("not_json")
+    (not_json / "config.json").write_text("{")
+    refuse(not_json, "is not JSON", "config.json")
+    sharded = changed("sharded")
+    (sharded / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-2.safetensors"}}))
+    refuse(sharded, "names it", "model-2.safetensors")
+
+
+@pytest.mark.parametrize("keep", [0, 5, 200, -1])
+def test_a_torn_weight_file_is_refused(saved: Path, keep: int) -> None:
+    weights = saved / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:keep])
+    refuse(saved, "not a whole safetensors file", "model.safetensors")
+
+
+def test_weights_that_do_not_fit_their_config(saved: Path) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps({**config, "model_type": "no_such_type"}))
+    with pytest.raises(ModelError, match="cannot load"):
+        folder.load_model(saved)
+
+
+def test_fetch(saved: Path, tmp_path: Path) -> None:
+    assert folder.fetch(saved) == saved
+    with pytest.raises(ModelError, match="no such model folder"):
+        folder.fetch(tmp_path / "nowhere")
+    with pytest.raises(ModelError, match="no such model folder"):
+        folder.fetch("not a hub id")
+    with pytest.raises(ModelError, match="at revision abc123 is neither in the local cache") as caught:
+        folder.fetch("owner/name-that-is-nowhere", "abc123")
+    assert "go online" in caught.value.next_step
+
+
+@pytest.mark.real_data
+def test_a_model_nobody_here_made(stories: Path, tmp_path: Path) -> None:
+    import torch
+
+    model, words = folder.load_model(stories), folder.load_tokenizer(stories)
+    assert folder.parameters(stories) == 260_032
+    again = folder.save(model, words, tmp_path)
+    folder.check(again)
+    ids = torch.tensor([words("Once upon a time")["input_ids"]])
+    with torch.no_grad():
+        assert torch.equal(model(ids).logits, folder.load_model(again)(ids).logits)
+    assert folder.load_tokenizer(again)("Lily ran.")["input_ids"] == words("Lily ran.")["input_ids"]
