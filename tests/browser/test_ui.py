@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import sys
 import urllib.request
 from pathlib import Path
@@ -54,11 +53,6 @@ def ui(tmp_path_factory: pytest.TempPathFactory):
     for name, text in FILES.items():
         (project / "assets_config").mkdir(exist_ok=True)
         (project / "assets_config" / name).write_text(text, "utf-8")
-    # Two servers that make the tables of a fresh home at the same time trip over each other.
-    tables = "from pathlib import Path; from dagster import DagsterInstance as Instance; "
-    tables += "from distill_dagster.assets.launch import dagster_home as home; "
-    tables += "home(Path('.distill/state').absolute()); Instance.get().dispose()"
-    subprocess.run([sys.executable, "-c", tables], cwd=project, check=True)
     with dagster_ui.servers(project, project / "ui.log") as servers:
         yield servers
 
@@ -87,21 +81,14 @@ def test_a_pipeline_is_materialized_from_the_graph(ui, page, tmp_path: Path) -> 
     for name in NAMES:  # green, and every check passed
         box = dagster_ui.node(page, name)
         box.get_by_text("Materialized", exact=True).wait_for()
-        assert checks_of(box.inner_text()) == CHECKS.get(name), name
+        if name in CHECKS:  # the graph polls for checks apart from materializations, and lags behind the run
+            box.get_by_text(f"{CHECKS[name]} / {CHECKS[name]} Passed").wait_for()
+        else:
+            assert "Passed" not in box.inner_text()
     page.screenshot(path=tmp_path / "graph.png")
     nodes = ui.nodes()
     assert {found["assetMaterializations"][0]["runId"] for found in nodes.values()} == {run["runId"]}
     assert {found["staleStatus"] for found in nodes.values()} == {"FRESH"}
-
-
-def checks_of(text: str) -> int | None:
-    """Checks that a box of the graph says have passed, all of them; None where the artifact has none."""
-    found = re.search(r"(\d+) / (\d+) Passed", text)
-    if found is None:
-        return None
-    passed, of = map(int, found.groups())
-    assert passed == of, text
-    return passed
 
 
 def test_the_evaluation_report_shows_what_was_measured(ui, page, tmp_path: Path) -> None:
