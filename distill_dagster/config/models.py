@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from distill_dagster.config.recorded import RecordedOptions
 from distill_dagster.config.source import (
     Columns,
     DataFile,
@@ -41,6 +42,7 @@ __all__ = [
     "PricesConfig",
     "Prompt",
     "Recipe",
+    "RecordedOptions",
     "Sampling",
     "ScheduleOptions",
     "SourceConfig",
@@ -137,6 +139,9 @@ class TeacherConfig(Strict):
     )
     sampling: Sampling = Field(default_factory=Sampling)
     fit: FitOptions | None = Field(default=None, description="Fit it on D_T first")
+    recorded: RecordedOptions | None = Field(
+        default=None, description="The answers of backend `recorded`: a file and what its columns hold"
+    )
     batch_size: int = free(64, ge=1, description="Questions answered together")
     threads: int = free(1, ge=1, description="CPU threads of a local model")
     dtype: Literal["fp32", "bf16"] = Field(default="fp32", description="Precision a local model runs in")
@@ -145,6 +150,17 @@ class TeacherConfig(Strict):
     def _preset_needs_fit(self) -> TeacherConfig:
         if self.model.startswith("preset:") and self.fit is None:
             raise ValueError(f"model {self.model!r} has no weights yet: give `fit` with a recipe, to train it on D_T")
+        return self
+
+    @model_validator(mode="after")
+    def _recorded_answers(self) -> TeacherConfig:
+        if self.backend == "recorded":
+            if self.recorded is None:
+                raise ValueError("backend `recorded` needs `recorded`: the file of answers and its columns")
+            if self.fit is not None:
+                raise ValueError("a file of answers cannot be fitted: leave out `fit`")
+        elif self.recorded is not None:
+            raise ValueError(f"`recorded` belongs to backend `recorded`, not to {self.backend!r}")
         return self
 
 

@@ -19,6 +19,7 @@ from distill_dagster.records.messages import text_of
 from distill_dagster.stages import teaching
 from distill_dagster.stages.context import PipelineContext, facts_of, prompts_by
 from distill_dagster.stages.teacher_outputs import call_row, call_summary
+from distill_dagster.teachers import recorded
 from distill_dagster.teachers.base import Request
 
 VERSION = "1"
@@ -149,6 +150,7 @@ def _model_outputs(
         Request(tuple(chat), teaching.sampling(pipeline.teacher, tasks[item["task"]]))
         for chat, item in zip(asked, items, strict=True)
     ]
+    requests = recorded.addressed(pipeline.teacher.recorded, requests, items)
     responses, calls, _ = teaching.ask(job, pipeline, teacher, requests, "teacher on test items")
     rows = [
         call_row(

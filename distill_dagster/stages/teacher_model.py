@@ -15,6 +15,7 @@ from distill_dagster.records.tables import build
 from distill_dagster.stages import models, training
 from distill_dagster.stages.context import PipelineContext, prompts_by
 from distill_dagster.storage.store import Version
+from distill_dagster.teachers import recorded
 
 VERSION = "1"
 
@@ -30,6 +31,8 @@ def node(pipeline: PipelineContext) -> Node:
         "dtype": teacher.dtype,
         "fit": identity(teacher.fit) if teacher.fit else None,
     }
+    if teacher.recorded is not None:
+        config = {"name": teacher.name, "backend": teacher.backend, "recorded": recorded.mapping(teacher.recorded)}
     parents: tuple[Parent, ...] = ()
     if teacher.fit is not None:
         parents = (
@@ -41,10 +44,23 @@ def node(pipeline: PipelineContext) -> Node:
         version=VERSION,
         parents=parents,
         config=config,
-        outside=lambda: _reference(pipeline).outside() if _is_local(pipeline) else {},
+        outside=lambda: _outside(pipeline),
         make=lambda job: make(job, pipeline),
         title="The teacher: its declared identity, and its weights where it is fitted here",
     )
+
+
+def _outside(pipeline: PipelineContext) -> dict[str, Any]:
+    if pipeline.teacher.recorded is not None:
+        return {"files": answers(pipeline).files}
+    return dict(_reference(pipeline).outside()) if _is_local(pipeline) else {}
+
+
+def answers(pipeline: PipelineContext) -> recorded.Backend:
+    """The file of answers that backend `recorded` reads."""
+    teacher = pipeline.teacher
+    assert teacher.recorded is not None
+    return recorded.Backend(teacher.recorded, pipeline.teacher_folder, identity=teacher.name)
 
 
 def _is_local(pipeline: PipelineContext) -> bool:
@@ -87,6 +103,10 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         path = _reference(pipeline).fetched()
         record["revision"] = folder.digest(path)[:32]
         record["parameters"] = folder.parameters(path)
+    elif teacher.recorded is not None:
+        file = answers(pipeline)
+        record = {"name": teacher.name, "backend": teacher.backend, "fitted": False, "files": file.files}
+        record |= {"mapping": recorded.mapping(teacher.recorded), "revision": file.revision}
     else:
         record["revision"] = teacher.revision
     job.draft.write_json("teacher.json", record)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from distill_dagster.config.models import identity
-from distill_dagster.knowledge.base import Material, Question, load_kind
+from distill_dagster.knowledge.base import KindBase, Material, Question, load_kind
 from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.records import tables
 from distill_dagster.stages import teaching
 from distill_dagster.stages.context import PipelineContext, prompts_by
-from distill_dagster.teachers.base import Response
+from distill_dagster.teachers import recorded
+from distill_dagster.teachers.base import Request, Response
 
 VERSION = "1"
 
@@ -60,7 +62,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
     for block in pipeline.config.knowledge:
         kind = load_kind(block)
         questions = kind.requests(material)
-        requests = [question.request for question in questions]
+        requests = addressed(pipeline, material, kind, questions)
         responses, infos, spent = teaching.ask(job, pipeline, teacher, requests, f"teacher: {block.name}")
         first, paid = len(calls), paid + spent
         candidates += kind.candidates(material, questions, responses, first)
@@ -82,6 +84,19 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         "tasks": laws.counts(row["task"] for row in candidates),
     }
     job.notes["calls"] = call_summary(calls)
+
+
+def addressed(
+    pipeline: PipelineContext, material: Material, kind: KindBase, questions: Sequence[Question]
+) -> list[Request]:
+    """The requests of questions; those to a recorded teacher say which record they are about."""
+    seeds = {seed["seed_no"]: seed for seed in material.seeds}
+    about = []
+    for question in questions:
+        named = [number for kind_of, number in question.refs if kind_of == "seed"]
+        about.append(seeds[named[0]] if len(named) == 1 else None)
+    worked = bool(getattr(kind.params, "rationale", False))
+    return recorded.addressed(pipeline.teacher.recorded, [q.request for q in questions], about, worked)
 
 
 def call_row(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from distill_dagster.config import registry
 from distill_dagster.config.models import TeacherConfig
 from distill_dagster.domains.base import Task
+from distill_dagster.errors import StoreError
 from distill_dagster.lineage.engine import Job
 from distill_dagster.stages import teacher_model
 from distill_dagster.stages.context import PipelineContext
@@ -23,6 +25,8 @@ BACKENDS = "distill_dagster.teachers"
 def open_teacher(pipeline: PipelineContext, version: Version) -> Teacher:
     """The backend bound to the teacher of one `teacher_model` version."""
     teacher = pipeline.teacher
+    if teacher.recorded is not None:
+        return _recorded(pipeline, version)
     backend = registry.load(BACKENDS, teacher.backend, "Backend", f"teacher {teacher.name}: backend")
     folder = teacher_model.weights(pipeline, version)
     return backend(
@@ -34,6 +38,19 @@ def open_teacher(pipeline: PipelineContext, version: Version) -> Teacher:
         threads=teacher.threads,
         dtype=teacher.dtype,
     )
+
+
+def _recorded(pipeline: PipelineContext, version: Version) -> Teacher:
+    """The file of answers, if it is still the one that `teacher_model` recorded."""
+    backend = teacher_model.answers(pipeline)
+    known = json.loads(version.local("teacher.json").read_text("utf-8"))["revision"]
+    if backend.revision != known:
+        raise StoreError(
+            f"teacher {pipeline.teacher.name}",
+            "its recorded answers are not those that teacher_model was made from.",
+            f"Materialize {pipeline.data}/teacher_model first.",
+        )
+    return backend
 
 
 def open_student(folder: Path, name: str, pipeline: PipelineContext) -> Teacher:

@@ -17,15 +17,18 @@ class Request:
         messages: `[{role, content}]`, text only.
         sampling: What shapes the answer: `max_new_tokens`, `temperature`, `top_p`, `stop`, `seed`.
         sample: Index among several samples of one question.
+        record: What a recorded teacher looks the answer up by; None for teachers that read the messages.
     """
 
     messages: tuple[Mapping[str, str], ...]
     sampling: Mapping[str, Any] = field(default_factory=dict)
     sample: int = 0
+    record: Mapping[str, str] | None = None
 
     def body(self) -> dict[str, Any]:
         """Everything in the question that can change the answer, as JSON."""
-        return {"messages": [dict(m) for m in self.messages], "sampling": dict(self.sampling), "sample": self.sample}
+        body = {"messages": [dict(m) for m in self.messages], "sampling": dict(self.sampling), "sample": self.sample}
+        return body if self.record is None else {**body, "record": dict(self.record)}
 
 
 @dataclass(frozen=True)
