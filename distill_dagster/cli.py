@@ -232,6 +232,56 @@ def audit(
     raise typer.Exit(result.exit_code)
 
 
+@app.command()
+def trace(
+    record: Annotated[
+        list[str], typer.Argument(metavar="[PIPELINE] RECORD", help="A record id or its beginning; in one pipeline.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    config: Config = None,
+) -> None:
+    """From a record both ways: seed, teacher calls, candidates with their decisions, examples, students.
+
+    A record is named by the id of a seed, a candidate or an example, or by the beginning of one. Text is shown where
+    the source says `show_records: true`.
+    """
+    _trace(record, as_json, config, console.trace_tree)
+
+
+@app.command("why-dropped")
+def why_dropped(
+    record: Annotated[
+        list[str], typer.Argument(metavar="[PIPELINE] RECORD", help="A record id or its beginning; in one pipeline.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    config: Config = None,
+) -> None:
+    """Why a record is no example: each rule's look, with score and threshold, and what stands in for a duplicate."""
+    _trace(record, as_json, config, console.dropped_tree)
+
+
+def _trace(words: list[str], as_json: bool, config: Path | None, page: Any) -> None:
+    from distill_dagster.lineage.trace import trace as follow
+    from distill_dagster.settings import Settings
+    from distill_dagster.storage.store import Store
+
+    if len(words) > 2:
+        raise DistillError("RECORD", f"{len(words)} words were given.", "Write [PIPELINE] RECORD.")
+    settings = Settings.from_environment(config)
+    try:
+        shown = {source.key for source in _project(config).sources.values() if source.config.show_records}
+    except DistillError as error:  # the tables answer without it; only what may be shown is not known
+        console.err.print(f"[yellow]no record text[/]  {escape(str(error))}", soft_wrap=True)
+        shown = set[str]()
+    store = Store(settings.store, settings.namespace, settings.prefix, cache=settings.state / "cache")
+    found = follow(store, words[-1], words[0] if len(words) == 2 else None, shown.__contains__)
+    if as_json:
+        typer.echo(json.dumps([made.as_json() for made in found], indent=1))
+        return
+    for made in found:
+        console.out.print(page(made))
+
+
 @gc_app.command("plan")
 def gc_plan(
     keep_last: Annotated[int, typer.Option(help="Newest versions to keep of each artifact.", min=1)] = 3,
