@@ -17,7 +17,7 @@ from distill_dagster.stages.context import PipelineContext, prompts_by
 from distill_dagster.storage.store import Version
 from distill_dagster.teachers import recorded
 
-VERSION = "1"
+VERSION = "2"
 
 
 def node(pipeline: PipelineContext) -> Node:
