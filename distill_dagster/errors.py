@@ -51,3 +51,7 @@ class PluginError(DistillError):
 
 class LeaseError(DistillError):
     """Another process holds the work; the error names it."""
+
+
+class BudgetError(DistillError):
+    """A budget has no room for the next question; what is answered is kept, and a higher one goes on from there."""

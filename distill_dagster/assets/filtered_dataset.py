@@ -32,6 +32,10 @@ def describe(pipeline: PipelineContext, made: Made) -> Mapping[str, Any]:
     funnel = made.record["notes"].get("funnel", {})
     if funnel:
         shown["funnel"] = dg.MetadataValue.md(counts_table("candidates", funnel))
+    cost = made.record["notes"].get("cost")
+    if cost:
+        shown["cost per kept record"] = cost["cost per kept record"]
+        shown["cost_micros"] = cost["cost_micros"]
     if pipeline.source.config.show_records:
         rows = made.version.table("example", columns=["task", "origin", "messages"]).to_pylist()
         step = max(1, len(rows) // 8)

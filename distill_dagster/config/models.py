@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from distill_dagster.config.prices import BudgetOptions, PriceEntry, PricesConfig
 from distill_dagster.config.recorded import RecordedOptions
 from distill_dagster.config.source import (
     Columns,
@@ -27,6 +28,7 @@ __all__ = [
     "KINDS",
     "AnyConfig",
     "Block",
+    "BudgetOptions",
     "Columns",
     "ControlOptions",
     "DataFile",
@@ -142,6 +144,8 @@ class TeacherConfig(Strict):
     recorded: RecordedOptions | None = Field(
         default=None, description="The answers of backend `recorded`: a file and what its columns hold"
     )
+    prices: Name | None = free(None, description="Name of a `kind: prices` with a price of `model`")
+    budget: BudgetOptions | None = free(None, description="Stop, resumably, before more is spent")
     batch_size: int = free(64, ge=1, description="Questions answered together")
     threads: int = free(1, ge=1, description="CPU threads of a local model")
     dtype: Literal["fp32", "bf16"] = Field(default="fp32", description="Precision a local model runs in")
@@ -163,24 +167,11 @@ class TeacherConfig(Strict):
             raise ValueError(f"`recorded` belongs to backend `recorded`, not to {self.backend!r}")
         return self
 
-
-class PricesConfig(Strict):
-    """`kind: prices`: dated prices of teachers, in micro-units of the currency per million tokens."""
-
-    kind: Literal["prices"]
-    name: Name
-    currency: str = "USD"
-    entries: list[PriceEntry] = Field(default_factory=list)
-
-
-class PriceEntry(Strict):
-    """The price of one model from one day on."""
-
-    model: str
-    valid_from: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="First day of this price, YYYY-MM-DD")
-    input_per_million: float = Field(ge=0)
-    output_per_million: float = Field(ge=0)
-    source: str = ""
+    @model_validator(mode="after")
+    def _money_needs_prices(self) -> TeacherConfig:
+        if self.budget is not None and self.budget.money is not None and self.prices is None:
+            raise ValueError("a budget in `money` needs `prices`: the name of a `kind: prices`")
+        return self
 
 
 class TermsConfig(Strict):
@@ -337,8 +328,6 @@ class PipelineConfig(Strict):
         """Name that owns this pipeline's asset keys."""
         return self.name or self.source
 
-
-PricesConfig.model_rebuild()
 
 AnyConfig = Annotated[
     SourceConfig | PipelineConfig | TeacherConfig | PricesConfig | TermsConfig, Field(discriminator="kind")

@@ -16,7 +16,7 @@ from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.records import tables
 from distill_dagster.records.messages import text_of
-from distill_dagster.stages import leakage, teacher_model
+from distill_dagster.stages import leakage, metering, teacher_model
 from distill_dagster.stages.context import PipelineContext
 
 VERSION = "1"
@@ -92,6 +92,9 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         "failed": outcome.failed,
         "kept": len(taught),
     }
+    paid = job.inputs["outputs"].run(job.input_runs["outputs"])["notes"].get("paid")
+    if paid is not None:
+        job.notes["cost"] = metering.per_kept(paid, len(taught))
     job.notes["counts"] = {
         "examples": examples.num_rows,
         "origins": laws.counts(examples["origin"].to_pylist()),

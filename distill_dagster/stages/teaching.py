@@ -12,7 +12,7 @@ from distill_dagster.config.models import TeacherConfig
 from distill_dagster.domains.base import Task
 from distill_dagster.errors import StoreError
 from distill_dagster.lineage.engine import Job
-from distill_dagster.stages import teacher_model
+from distill_dagster.stages import metering, teacher_model
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.storage.store import Version
 from distill_dagster.teachers.base import Request, Response, Teacher
@@ -79,7 +79,9 @@ def ask(
         Responses and infos in the order of the requests, and the micro-units that the journal says were paid here.
     """
     with Journal(job.services.state / "journal.sqlite") as journal:
+        teacher = metering.metered(pipeline, teacher, journal.store, requests)
         responses, infos = journal.ask(
             teacher, requests, pipeline.namespace, progress=lambda done, total: job.progress(done, total, note)
         )
+        metering.note_paid(job.notes, pipeline, teacher, journal.store, requests)
         return responses, infos, journal.spent()

@@ -66,6 +66,22 @@ class Attempt:
     failure: str | None
 
 
+class Account(NamedTuple):
+    """Calls, tokens and money, spent or allowed; None where nothing limits them. Tokens are those of answers."""
+
+    calls: int | None
+    tokens: int | None
+    cost_micros: int | None
+
+
+class Usage(NamedTuple):
+    """How long a teacher's questions and answers have been: their number, and mean tokens of each."""
+
+    answers: int
+    input_tokens: float
+    output_tokens: float
+
+
 class Claim(NamedTuple):
     """Who has which key: `mine` may be asked here, `held` are being asked by a named holder, `known` have answers."""
 
@@ -110,6 +126,18 @@ class JournalStore(Protocol):
 
     def spent(self) -> int:
         """Micro-units paid by this store object's own attempts."""
+        ...
+
+    def account(self, teacher: str, namespace: str) -> Account:
+        """What holders other than this one have had of a teacher, those that are gone included."""
+        ...
+
+    def paid(self, keys: Sequence[str]) -> int:
+        """Micro-units paid for these questions, whenever and by whomever, failed attempts included."""
+        ...
+
+    def usage(self, teacher: str, namespace: str) -> Usage:
+        """What earlier answers of a teacher were like."""
         ...
 
     def served(self, teacher: str) -> dict[str, int]:
