@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from distill_dagster.config.models import identity
 from distill_dagster.errors import StoreError
 from distill_dagster.filtering import engine
+from distill_dagster.filtering._profile import profile
 from distill_dagster.filtering.base import Context, EvalText
 from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
@@ -95,6 +96,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
     paid = job.inputs["outputs"].run(job.input_runs["outputs"])["notes"].get("paid")
     if paid is not None:
         job.notes["cost"] = metering.per_kept(paid, len(taught))
+    job.notes["profile"] = profile(candidates, kept, pipeline.tasks)
     job.notes["counts"] = {
         "examples": examples.num_rows,
         "origins": laws.counts(examples["origin"].to_pylist()),

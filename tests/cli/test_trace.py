@@ -10,6 +10,8 @@ from pipeline import tiny
 from pipeline.tiny import Tiny
 from terminal import command, process
 
+from distill_dagster.lineage.engine import Services
+
 pytestmark = pytest.mark.needs_torch
 
 WITHOUT_DAGSTER = """
@@ -211,3 +213,17 @@ def test_a_second_student_of_the_same_data(mixed: Tiny, tmp_path: Path) -> None:
     row = table(copy, "filtered_dataset", "example")[-1]
     made = traced(copy, "second", row["record_id"])
     assert [student["artifact"] for student in made["students"]] == ["second/student_checkpoint"]
+
+
+def test_the_ui_shows_samples_of_what_was_dropped(mixed: Tiny) -> None:
+    from distill_dagster.assets.filtered_dataset import EACH, describe
+
+    project = mixed.project()
+    (made,) = project.run(project.select("parcels", ["filtered_dataset"]), Services(project.state))
+    shown = describe(project.pipelines["parcels"], made)
+    wanted = list(dropped(mixed))[:EACH]
+    rows = [record.data for record in shown["dropped"].records]
+    assert [(row["reason"], row["answer"]) for row in rows] == [(row["reason"], one["answer"]) for row, one in wanted]
+    assert all(row["evidence"].startswith("twin ") and " and s" in row["input"].lower() for row in rows)
+    assert "dropped: exact_duplicate" in shown["funnel"].value
+    assert {"funnel_picture", "lengths", "labels"} <= set(shown)
