@@ -28,22 +28,38 @@ _DATA = ("domains/*.py", "stages/context.py")
 _LEAKS = ("stages/leakage.py", "filtering/_leakage.py", "filtering/_minhash.py", "filtering/_text.py")
 _WEIGHTS = ("models/*.py", "stages/models.py")
 _TRAINING = (*_WEIGHTS, "stages/training.py", "training/*.py", "training/objectives/*.py")
-_ASKING = ("stages/teaching.py", "knowledge/base.py", "knowledge/prompts.py", "teachers/*.py", "models/*.py")
+_ASKING = (
+    "stages/teaching.py",
+    "knowledge/base.py",
+    "knowledge/prompts.py",
+    "knowledge/_*.py",
+    "teachers/*.py",
+    "models/*.py",
+)
 
 #: Files whose behaviour a stage's version stands for, besides the stage's own file.
 BUNDLES: dict[str, tuple[str, ...]] = {
     "seed_set": (*_DATA, *_LEAKS),
     "eval_set": _DATA,
-    "prompt_set": _DATA,
+    "prompt_set": (*_DATA, "knowledge/_templates.py"),
     "teacher_model": (*_TRAINING, "knowledge/prompts.py"),
     "teacher_outputs": _ASKING,
     "filtered_dataset": (
         "filtering/engine.py",
         "filtering/base.py",
         "filtering/_*.py",
+        "stages/inheritance.py",
         "stages/leakage.py",
         "stages/teacher_model.py",
         "knowledge/prompts.py",
+    ),
+    "preference_pairs": (
+        "filtering/engine.py",
+        "filtering/base.py",
+        "filtering/_*.py",
+        "stages/filtered_dataset.py",
+        "stages/inheritance.py",
+        "stages/leakage.py",
     ),
     "initial_student": (*_WEIGHTS, "training/presets.py", "training/tokenizer.py"),
     "student_checkpoint": _TRAINING,

@@ -118,6 +118,8 @@ def of_pipeline(project: Project, pipeline: PipelineContext) -> list[dg.AssetChe
     if pipeline.data == own:
         checks += schema_and_volume(project, (own, "teacher_outputs"), "candidate")
         checks += schema_and_volume(project, (own, "filtered_dataset"), "example")
+        if (own, "preference_pairs") in project.nodes:
+            checks += schema_and_volume(project, (own, "preference_pairs"), "preference")
         checks.append(check(project, (own, "teacher_outputs"), "answered", "At most 5 % of calls failed.", _answered))
     for artifact in ("student_checkpoint", "control_checkpoint"):
         checks.append(

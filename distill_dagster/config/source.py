@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from distill_dagster.config.strict import Name, Strict, free
+from distill_dagster.config.styles import StyleName
 
 
 class GrammarOptions(Strict):
@@ -151,11 +152,15 @@ class TaskSpec(Strict):
 
 
 class Prompt(Strict):
-    """A prompt template in place of the domain's: Jinja2 with `input`, `context`, `choices`, `labels`."""
+    """A prompt template in place of the domain's: Jinja2 with `input`, `context`, `choices`, `labels`.
+
+    The styles beside `full` and `short` belong to kinds of knowledge; docs/knowledge.md says what each may read.
+    """
 
     task: Name
-    style: Literal["full", "short"] = Field(
-        default="short", description="full: for a general model; short: for a fitted one"
+    style: StyleName = Field(
+        default="short",
+        description="full: for a general model; short: for a fitted one; others: for one kind of knowledge",
     )
     system: str = Field(default="", description="Instruction; record text may not stand here")
     user: str = Field(default="{{ input }}", description="What the model is shown, with the record's input")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_dagster.config.models import PipelineConfig, PricesConfig, SourceConfig, TeacherConfig, identity
+from distill_dagster.config.styles import StyleName
 from distill_dagster.domains.base import Domain, Task
 from distill_dagster.domains.specs import task_names, task_specs
 from distill_dagster.storage.store import Version
@@ -27,12 +28,14 @@ class SourceContext:
         domain: The plugin.
         folder: Folder of the YAML file; data paths are relative to it.
         limit: At most this many records a task and part (a pilot), or None.
+        styles: Prompt styles that its pipelines need beside `full` and `short`, sorted.
     """
 
     config: SourceConfig
     domain: Domain
     folder: Path
     limit: int | None = None
+    styles: tuple[StyleName, ...] = ()
 
     @property
     def key(self) -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distill_dagster.config.styles import ALWAYS
 from distill_dagster.domains.base import Task
 from distill_dagster.evaluation import baselines, metrics, protocol, report
 from distill_dagster.evaluation.examine_model import measure
@@ -37,7 +38,7 @@ def node(pipeline: PipelineContext) -> Node:
         parents=(
             Parent("evals", (source, "eval_set"), {"seed": ("test",)}),
             Parent("seeds", (source, "seed_set"), {"seed": ("teacher", "gold")}),
-            Parent("prompts", (source, "prompt_set")),
+            Parent("prompts", (source, "prompt_set"), {"prompt": ALWAYS}),
             Parent("teacher", (pipeline.data, "teacher_model")),
             Parent("student", (pipeline.key, "student_checkpoint")),
             Parent("control", (pipeline.key, "control_checkpoint")),
