@@ -22,7 +22,9 @@ def tariff_of(pipeline: PipelineContext) -> Tariff | None:
 
 
 def metered(pipeline: PipelineContext, teacher: Teacher, store: JournalStore, requests: Sequence[Request]) -> Teacher:
-    """The teacher with its prices and its budget, ready to be asked these questions."""
+    """The teacher with its prices and its budget, ready to be asked these questions; a student costs nothing."""
+    if teacher.identity != pipeline.teacher.name:
+        return teacher
     tariff = tariff_of(pipeline)
     if tariff is not None:
         teacher = Priced(teacher, tariff)
@@ -36,7 +38,7 @@ def note_paid(
     notes: dict[str, Any], pipeline: PipelineContext, teacher: Teacher, store: JournalStore, requests: Sequence[Request]
 ) -> None:
     """Add what these questions have cost, in this run or an earlier one, to the notes of a run."""
-    if pipeline.prices is None:
+    if pipeline.prices is None or teacher.identity != pipeline.teacher.name:
         return
     keys = sorted({request_key(teacher, request, pipeline.namespace) for request in requests})
     paid = notes.setdefault("paid", {"currency": pipeline.prices.currency, "cost_micros": 0})
