@@ -27,7 +27,8 @@ SNAPSHOT = REPO / "tests" / "snapshots" / "stages.json"
 _DATA = ("domains/*.py", "stages/context.py")
 _LEAKS = ("stages/leakage.py", "filtering/_leakage.py", "filtering/_minhash.py", "filtering/_text.py")
 _WEIGHTS = ("models/*.py", "stages/models.py")
-_TRAINING = (*_WEIGHTS, "stages/training.py", "training/*.py", "training/objectives/*.py")
+_LOSSES = ("training/losses/*.py", "training/signals/*.py")
+_TRAINING = (*_WEIGHTS, "stages/training.py", "training/*.py", "training/objectives/*.py", *_LOSSES)
 _ASKING = (
     "stages/teaching.py",
     "knowledge/base.py",
@@ -74,6 +75,7 @@ PLUMBING = (
     "domains/registry.py",
     "evaluation/chart.py",
     "evaluation/figures.py",
+    "evaluation/funnel.py",
     "evaluation/page.py",
     "evaluation/report.py",
     "evaluation/style.py",
@@ -81,6 +83,7 @@ PLUMBING = (
     "stages/__init__.py",
     "stages/domain_models.py",
     "stages/export.py",
+    "stages/metering.py",
     "stages/plugins.py",
     "stages/project.py",
     "teachers/_journal.py",
