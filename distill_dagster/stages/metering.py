@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from distill_dagster.stages import teacher_model
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.teachers._journal import JournalStore
 from distill_dagster.teachers.base import Request, Teacher, request_key
@@ -21,9 +22,14 @@ def tariff_of(pipeline: PipelineContext) -> Tariff | None:
     return None if pipeline.prices is None else tariff_on(pipeline.prices, pipeline.teacher.model)
 
 
+def is_teacher(pipeline: PipelineContext, model: Teacher) -> bool:
+    """Whether a model that is asked is the pipeline's teacher, not its student."""
+    return model.identity in (pipeline.teacher.name, teacher_model.declared(pipeline.teacher))
+
+
 def metered(pipeline: PipelineContext, teacher: Teacher, store: JournalStore, requests: Sequence[Request]) -> Teacher:
     """The teacher with its prices and its budget, ready to be asked these questions; a student costs nothing."""
-    if teacher.identity != pipeline.teacher.name:
+    if not is_teacher(pipeline, teacher):
         return teacher
     tariff = tariff_of(pipeline)
     if tariff is not None:
@@ -38,7 +44,7 @@ def note_paid(
     notes: dict[str, Any], pipeline: PipelineContext, teacher: Teacher, store: JournalStore, requests: Sequence[Request]
 ) -> None:
     """Add what these questions have cost, in this run or an earlier one, to the notes of a run."""
-    if pipeline.prices is None or teacher.identity != pipeline.teacher.name:
+    if pipeline.prices is None or not is_teacher(pipeline, teacher):
         return
     keys = sorted({request_key(teacher, request, pipeline.namespace) for request in requests})
     paid = notes.setdefault("paid", {"currency": pipeline.prices.currency, "cost_micros": 0})
