@@ -53,7 +53,7 @@ def node(pipeline: PipelineContext) -> Node:
 def _outside(pipeline: PipelineContext) -> dict[str, Any]:
     if pipeline.teacher.recorded is not None:
         return {"files": answers(pipeline).files}
-    return dict(_reference(pipeline).outside()) if _is_local(pipeline) else {}
+    return dict(_reference(pipeline).outside()) if is_local(pipeline) else {}
 
 
 def answers(pipeline: PipelineContext) -> recorded.Backend:
@@ -63,7 +63,8 @@ def answers(pipeline: PipelineContext) -> recorded.Backend:
     return recorded.Backend(teacher.recorded, pipeline.teacher_folder, identity=teacher.name)
 
 
-def _is_local(pipeline: PipelineContext) -> bool:
+def is_local(pipeline: PipelineContext) -> bool:
+    """Does the teacher run on this machine, from a model folder?"""
     return pipeline.teacher.backend in ("transformers", "vllm")
 
 
@@ -97,7 +98,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         )
         record |= {"fitted": True, "records": len(examples), "steps": teacher.fit.recipe.steps}
         job.notes["training"] = summary
-    elif _is_local(pipeline):
+    elif is_local(pipeline):
         from distill_dagster.models import folder
 
         path = _reference(pipeline).fetched()

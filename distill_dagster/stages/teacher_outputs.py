@@ -13,6 +13,7 @@ from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.records import tables
 from distill_dagster.stages import teaching
 from distill_dagster.stages.context import PipelineContext, prompts_by
+from distill_dagster.storage.store import Version
 from distill_dagster.teachers import recorded
 from distill_dagster.teachers.base import Request, Response
 
@@ -47,13 +48,8 @@ def node(pipeline: PipelineContext) -> Node:
 def make(job: Job, pipeline: PipelineContext) -> None:
     """Ask the teacher through the journal, kind by kind, and write candidates, calls and what each call read."""
     place = f"{pipeline.key}/teacher_outputs"
+    given = material(pipeline, job.inputs["seeds"], job.inputs["prompts"])
     seeds = job.inputs["seeds"].table("seed", filters=[("part", "==", "unlabeled")])
-    material = Material(
-        tasks=pipeline.tasks,
-        seeds=[row for row in seeds.to_pylist() if row["task"] in pipeline.tasks],
-        prompts=prompts_by(job.inputs["prompts"]),
-        teacher=pipeline.teacher,
-    )
     teacher = teaching.open_teacher(pipeline, job.inputs["teacher"])
     candidates: list[dict[str, Any]] = []
     calls: list[dict[str, Any]] = []
@@ -61,11 +57,11 @@ def make(job: Job, pipeline: PipelineContext) -> None:
     paid = 0
     for block in pipeline.config.knowledge:
         kind = load_kind(block)
-        questions = kind.requests(material)
-        requests = addressed(pipeline, material, kind, questions)
+        questions = kind.requests(given)
+        requests = addressed(pipeline, given, kind, questions)
         responses, infos, spent = teaching.ask(job, pipeline, teacher, requests, f"teacher: {block.name}")
         first, paid = len(calls), paid + spent
-        candidates += kind.candidates(material, questions, responses, first)
+        candidates += kind.candidates(given, questions, responses, first)
         for number, (question, response, info) in enumerate(zip(questions, responses, infos, strict=True), first):
             calls.append(call_row(number, pipeline, teacher.revision, question, response, info))
             inputs += [{"call_no": number, "kind": kind_of, "ref_no": ref} for kind_of, ref in question.refs]
@@ -84,6 +80,17 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         "tasks": laws.counts(row["task"] for row in candidates),
     }
     job.notes["calls"] = call_summary(calls)
+
+
+def material(pipeline: PipelineContext, seeds: Version, prompts: Version) -> Material:
+    """What the kinds of knowledge work on: D_U and the templates."""
+    rows = seeds.table("seed", filters=[("part", "==", "unlabeled")]).to_pylist()
+    return Material(
+        tasks=pipeline.tasks,
+        seeds=[row for row in rows if row["task"] in pipeline.tasks],
+        prompts=prompts_by(prompts),
+        teacher=pipeline.teacher,
+    )
 
 
 def addressed(
