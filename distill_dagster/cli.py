@@ -175,6 +175,27 @@ def status(
 
 
 @app.command()
+def estimate(
+    pipeline: Annotated[str, typer.Argument(help="Name of a pipeline.")],
+    limit: Annotated[int | None, typer.Option(help="Of a pilot on N records a task and part.", min=1)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    config: Config = None,
+) -> None:
+    """Calls, tokens and cost of a run, low, likely and high, before anything is sent."""
+    from dataclasses import asdict
+
+    from distill_dagster.stages.estimate import estimate as look_ahead
+
+    found = look_ahead(_project(config, limit), pipeline)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=1))
+    else:
+        console.out.print(console.estimate_table(found))
+        for note in console.estimate_notes(found):
+            console.out.print(f"[dim]{note}[/]", soft_wrap=True)
+
+
+@app.command()
 def domains() -> None:
     """List the domain plugins, and those that could not be loaded."""
     from rich.table import Table

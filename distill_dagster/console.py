@@ -20,7 +20,9 @@ from distill_dagster.lineage.engine import Progress as Report
 from distill_dagster.lineage.graph import Node
 from distill_dagster.lineage.status import State
 from distill_dagster.lineage.trace import Trace
+from distill_dagster.stages.estimate import Estimate, Range
 from distill_dagster.storage.store import key_text
+from distill_dagster.teachers.prices import money
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -235,3 +237,37 @@ class Stopwatch:
     def __str__(self) -> str:
         seconds = time.monotonic() - self.start
         return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def estimate_table(estimate: Estimate) -> Table:
+    """What would be asked: low, likely and high of tokens and cost, a stage a row."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for title in ("questions", "answered", "to ask", "tokens read", "tokens written", "cost"):
+        if title != "cost" or estimate.currency:
+            table.add_column(title, justify="right")
+
+    def figures(found: Range) -> str:
+        return "0" if found.high == 0 else " / ".join(f"{value:,}" for value in found)
+
+    for part in estimate.parts:
+        counts = [f"{count:,}" for count in (part.questions, part.answered, part.to_ask)]
+        row = [escape(part.name), *counts, figures(part.input_tokens), figures(part.output_tokens)]
+        if estimate.currency and part.cost_micros is not None:
+            row.append(" / ".join(money(value, estimate.currency) for value in part.cost_micros))
+        table.add_row(*row)
+    return table
+
+
+def estimate_notes(estimate: Estimate) -> Iterator[str]:
+    """What a reader of an estimate must know."""
+    yield "low / likely / high; nothing was sent"
+    if estimate.unfitted:
+        yield "the teacher is fitted first, so nothing is known of its answers, and tokens are guessed from bytes"
+    if estimate.earlier:
+        yield f"likely answers are as long as the {estimate.earlier:,} that this teacher gave so far, on average"
+    if estimate.later:
+        yield f"not counted: further rounds of {', '.join(estimate.later)}, which depend on answers that are not there yet"
+    if estimate.currency and len(estimate.parts) > 1:
+        totals = [sum(part.cost_micros[at] for part in estimate.parts if part.cost_micros) for at in range(3)]
+        yield "in all: " + " / ".join(money(total, estimate.currency) for total in totals)

@@ -82,6 +82,7 @@ PLUMBING = (
     "evaluation/table.py",
     "stages/__init__.py",
     "stages/domain_models.py",
+    "stages/estimate.py",
     "stages/export.py",
     "stages/metering.py",
     "stages/plugins.py",

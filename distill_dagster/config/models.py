@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from distill_dagster.config.endpoint import EndpointOptions
 from distill_dagster.config.prices import BudgetOptions, PriceEntry, PricesConfig
 from distill_dagster.config.recorded import RecordedOptions
-from distill_dagster.config.endpoint import EndpointOptions
 from distill_dagster.config.source import (
     Columns,
     DataFile,

@@ -20,6 +20,7 @@ from distill_dagster.records.messages import text_of
 from distill_dagster.stages import teaching
 from distill_dagster.stages.context import PipelineContext, facts_of, prompts_by
 from distill_dagster.stages.teacher_outputs import call_row, call_summary
+from distill_dagster.storage.store import Version
 from distill_dagster.teachers import recorded
 from distill_dagster.teachers.base import Request
 
@@ -62,7 +63,7 @@ def node(pipeline: PipelineContext) -> Node:
 def make(job: Job, pipeline: PipelineContext) -> None:
     """Ask every arm the test items, score the answers, and write the report."""
     options, tasks = pipeline.config.evaluation, pipeline.tasks
-    items = test_items(job, set(tasks), options.max_items)
+    items = test_items(job.inputs["evals"], set(tasks), options.max_items)
     outputs, resources = _model_outputs(job, pipeline, items)
     if options.baselines:
         outputs |= _baseline_outputs(job, items, tasks)
@@ -108,11 +109,11 @@ def make(job: Job, pipeline: PipelineContext) -> None:
     job.notes["resources"] = result.resources
 
 
-def test_items(job: Job, tasks: set[str], limit: int | None) -> Rows:
+def test_items(evals: Version, tasks: set[str], limit: int | None) -> Rows:
     """Test rows of some tasks in order, at most `limit` a task."""
     taken: dict[str, int] = {}
     kept = []
-    for row in job.inputs["evals"].table("seed", filters=[("part", "==", "test")]).to_pylist():
+    for row in evals.table("seed", filters=[("part", "==", "test")]).to_pylist():
         if row["task"] not in tasks:
             continue
         taken[row["task"]] = taken.get(row["task"], 0) + 1
@@ -145,13 +146,8 @@ def _model_outputs(
 
     styles, tasks = prompts_by(job.inputs["prompts"]), pipeline.tasks
     short = [prompting.render(styles[item["task"], "short"], item) for item in items]
-    asked = [prompting.render(styles[item["task"], pipeline.teacher.prompt_style], item) for item in items]
     teacher = teaching.open_teacher(pipeline, job.inputs["teacher"])
-    requests = [
-        Request(tuple(chat), teaching.sampling(pipeline.teacher, tasks[item["task"]]))
-        for chat, item in zip(asked, items, strict=True)
-    ]
-    requests = recorded.addressed(pipeline.teacher.recorded, requests, items)
+    requests = teacher_requests(pipeline, styles, items)
     responses, calls, _ = teaching.ask(job, pipeline, teacher, requests, "teacher on test items")
     rows = [
         call_row(
@@ -191,6 +187,19 @@ def _model_outputs(
     record = json.loads(place.local("teacher.json").read_text("utf-8"))
     resources["teacher"]["parameters"] = record.get("parameters")
     return outputs, resources
+
+
+def teacher_requests(pipeline: PipelineContext, styles: Mapping[tuple[str, str], Any], items: Rows) -> list[Request]:
+    """What the teacher is asked about test items."""
+    style = pipeline.teacher.prompt_style
+    requests = [
+        Request(
+            tuple(prompting.render(styles[item["task"], style], item)),
+            teaching.sampling(pipeline.teacher, pipeline.tasks[item["task"]]),
+        )
+        for item in items
+    ]
+    return recorded.addressed(pipeline.teacher.recorded, requests, items)
 
 
 def _baseline_outputs(job: Job, items: Rows, tasks: Mapping[str, Task]) -> dict[str, list[str]]:

@@ -55,7 +55,7 @@ def node(pipeline: PipelineContext) -> Node:
 def _outside(pipeline: PipelineContext) -> dict[str, Any]:
     if pipeline.teacher.recorded is not None:
         return {"files": answers(pipeline).files}
-    return dict(_reference(pipeline).outside()) if _is_local(pipeline) else {}
+    return dict(_reference(pipeline).outside()) if is_local(pipeline) else {}
 
 
 def answers(pipeline: PipelineContext) -> recorded.Backend:
@@ -77,7 +77,8 @@ def declared(teacher: TeacherConfig) -> str:
     return f"{teacher.name} {teacher.model}" + (f"@{teacher.revision}" if teacher.revision is not None else "")
 
 
-def _is_local(pipeline: PipelineContext) -> bool:
+def is_local(pipeline: PipelineContext) -> bool:
+    """Does the teacher run on this machine, from a model folder?"""
     return pipeline.teacher.backend in ("transformers", "vllm")
 
 
@@ -111,7 +112,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         )
         record |= {"fitted": True, "records": len(examples), "steps": teacher.fit.recipe.steps}
         job.notes["training"] = summary
-    elif _is_local(pipeline):
+    elif is_local(pipeline):
         from distill_dagster.models import folder
 
         path = _reference(pipeline).fetched()

@@ -15,6 +15,7 @@ from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.records import tables
 from distill_dagster.stages import teaching
 from distill_dagster.stages.context import PipelineContext, prompts_by
+from distill_dagster.storage.store import Version
 from distill_dagster.teachers import recorded
 from distill_dagster.teachers.base import Response, Teacher
 
@@ -65,7 +66,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
     place = f"{pipeline.key}/teacher_outputs"
     kinds = [load_kind(block) for block in pipeline.config.knowledge]
     seeds = job.inputs["seeds"].table("seed", filters=[("part", "in", ["unlabeled", "gold"])])
-    material = _material(job, pipeline, seeds.to_pylist())
+    given = material(pipeline, job.inputs["seeds"], job.inputs["prompts"])
     models: dict[str, Teacher] = {"teacher": teaching.open_teacher(pipeline, job.inputs["teacher"])}
     if "student" in job.inputs:
         student = job.inputs["student"]
@@ -74,7 +75,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
     book = _Book()
     harvest = Harvest()
     for block, kind in zip(pipeline.config.knowledge, kinds, strict=True):
-        found = _gather(job, pipeline, models, kind, block.name, material, book)
+        found = _gather(job, pipeline, models, kind, block.name, given, book)
         harvest.candidates += found.candidates
         harvest.judgements += found.judgements
         harvest.comparisons += found.comparisons
@@ -105,19 +106,6 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         **_more_counts(harvest, kinds),
     }
     job.notes["calls"] = call_summary(book.calls)
-
-
-def _material(job: Job, pipeline: PipelineContext, seeds: list[dict[str, Any]]) -> Material:
-    """What kinds may read: seeds of the parts that the node says it reads, and nothing of the other part."""
-    known = [row for row in seeds if row["task"] in pipeline.tasks]
-    reads = next(parent for parent in job.node.parents if parent.role == "seeds").parts or {}
-    return Material(
-        tasks=pipeline.tasks,
-        seeds=[row for row in known if row["part"] == "unlabeled"],
-        prompts=prompts_by(job.inputs["prompts"]),
-        teacher=pipeline.teacher,
-        gold=[row for row in known if row["part"] == "gold"] if "gold" in reads["seed"] else [],
-    )
 
 
 def _gather(
@@ -183,6 +171,20 @@ def _more_counts(harvest: Harvest, kinds: Sequence[KindBase]) -> dict[str, Any]:
     if harvest.comparisons:
         more["comparisons"] = laws.counts(row["verdict"] for row in harvest.comparisons)
     return more
+
+
+def material(pipeline: PipelineContext, seeds: Version, prompts: Version) -> Material:
+    """What the kinds of knowledge of a pipeline may read: the templates, D_U, and D_G where a kind asks for it."""
+    parts = {"unlabeled"}.union(*(load_kind(block).parts() for block in pipeline.config.knowledge))
+    rows = seeds.table("seed", filters=[("part", "in", sorted(parts))]).to_pylist()
+    known = [row for row in rows if row["task"] in pipeline.tasks]
+    return Material(
+        tasks=pipeline.tasks,
+        seeds=[row for row in known if row["part"] == "unlabeled"],
+        prompts=prompts_by(prompts),
+        teacher=pipeline.teacher,
+        gold=[row for row in known if row["part"] == "gold"],
+    )
 
 
 def addressed(
