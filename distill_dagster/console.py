@@ -267,7 +267,8 @@ def estimate_notes(estimate: Estimate) -> Iterator[str]:
     if estimate.earlier:
         yield f"likely answers are as long as the {estimate.earlier:,} that this teacher gave so far, on average"
     if estimate.later:
-        yield f"not counted: further rounds of {', '.join(estimate.later)}, which depend on answers that are not there yet"
+        names = ", ".join(estimate.later)
+        yield f"not counted: further rounds of {names}, which depend on answers that are not there yet"
     if estimate.currency and len(estimate.parts) > 1:
         totals = [sum(part.cost_micros[at] for part in estimate.parts if part.cost_micros) for at in range(3)]
         yield "in all: " + " / ".join(money(total, estimate.currency) for total in totals)

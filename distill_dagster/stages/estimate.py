@@ -135,7 +135,7 @@ def estimate(project: Project, name: str) -> Estimate:
 def _foreseen(
     owner: PipelineContext, block: Block, material: Material, teacher: Teacher | None, journal: Journal
 ) -> tuple[list[Request], bool]:
-    """A kind's questions to the teacher, round by round as far as the journal has the answers; and whether that is all."""
+    """A kind's questions to the teacher, as far as the journal has the answers; and whether that is all."""
     kind = load_kind(block)
     rounds, found = kind.rounds(material), list[Request]()
     try:
