@@ -34,7 +34,7 @@ from distill_dagster.errors import DistillError, LeaseError
 from distill_dagster.teachers._feed import Feed
 from distill_dagster.teachers._journal import Asked, Attempt, Entry, JournalStore, Settled, utc_now
 from distill_dagster.teachers._journal_sqlite import SqliteStore
-from distill_dagster.teachers.base import Request, Response, Teacher, request_key
+from distill_dagster.teachers.base import Request, Response, Teacher, TokenLogprob, request_key
 
 WINDOW = 512
 #: Answers that stream are committed at this many, or after this many seconds.
@@ -290,6 +290,8 @@ def _fault(response: Response) -> str | None:
         count = getattr(response, name)
         if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count < 2**63:
             return f"{name} is {count!r}"
+    if response.logprobs is not None and not all(isinstance(entry, TokenLogprob) for entry in response.logprobs):
+        return "logprobs are no token log-probabilities"
     return None
 
 

@@ -17,7 +17,7 @@ from fault_server import FAULTS, FaultServer
 from distill_dagster.config.endpoint import EndpointOptions
 from distill_dagster.errors import TeacherError
 from distill_dagster.teachers import _limits
-from distill_dagster.teachers.base import Request
+from distill_dagster.teachers.base import Request, TokenLogprob
 from distill_dagster.teachers.journal import Journal
 from distill_dagster.teachers.openai import Backend
 
@@ -366,3 +366,23 @@ def test_another_model_than_before(journal):
 )
 def test_which_model_may_answer(served, serves, accepted):
     assert teacher(FaultServer(), serves=serves).wire.accepts(served) is accepted
+
+
+def test_log_probabilities_are_kept_with_the_answer(journal, tmp_path):
+    top = [{"token": "answer", "logprob": -0.25}, {"token": "\u7b54", "logprob": -1.5}]
+
+    def with_logprobs(body, sound):
+        if body.get("top_logprobs") == 2:
+            sound["choices"][0]["logprobs"] = {"content": [{"token": "answer", "logprob": -0.25, "top_logprobs": top}]}
+        return sound
+
+    with FaultServer(reply=with_logprobs) as server:
+        (plain,), _ = journal.ask(teacher(server), [question("a")], "n")
+        asked = question("a", {"temperature": 0.0, "top_logprobs": 2})
+        (first,), _ = journal.ask(teacher(server), [asked], "n")
+        assert server.requests == 2  # with them it is another question
+    assert plain.logprobs is None
+    assert first.logprobs == (TokenLogprob("answer", -0.25, (("answer", -0.25), ("\u7b54", -1.5))),)
+    with Journal(tmp_path / "journal.sqlite") as other:
+        (again,), (info,) = other.ask(teacher(server), [asked], "n")
+    assert again == first and info.reused
