@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from distill_dagster.config.egress import EgressOptions, EndpointClass
 from distill_dagster.config.source import (
     Columns,
     DataFile,
@@ -30,6 +31,7 @@ __all__ = [
     "ControlOptions",
     "DataFile",
     "DeployOptions",
+    "EgressOptions",
     "EvaluationOptions",
     "FitOptions",
     "GateOptions",
@@ -137,6 +139,11 @@ class TeacherConfig(Strict):
     )
     sampling: Sampling = Field(default_factory=Sampling)
     fit: FitOptions | None = Field(default=None, description="Fit it on D_T first")
+    egress_class: EndpointClass | None = free(
+        None,
+        description="Where questions go: local, own_network or third_party. By default local for weights on this "
+        "machine and for addresses of this machine, third_party for every other address",
+    )
     batch_size: int = free(64, ge=1, description="Questions answered together")
     threads: int = free(1, ge=1, description="CPU threads of a local model")
     dtype: Literal["fp32", "bf16"] = Field(default="fp32", description="Precision a local model runs in")

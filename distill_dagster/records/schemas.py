@@ -95,6 +95,22 @@ CALL = pa.schema(
 #: What a call read: many to many, so few-shot, judges and revisions fit. `kind` is seed, exemplar, call or judged.
 CALL_INPUT = pa.schema([("call_no", pa.int64()), ("kind", pa.string()), ("ref_no", pa.int64())])
 
+#: The egress gate's look at one question before it was asked: send, mask or refuse. `request_key` is that of the call
+#: as it was sent, none where it was refused. Findings are kinds and counts, never values.
+EGRESS = pa.schema(
+    [
+        ("look_no", pa.int64()),
+        ("seed_no", pa.int64()),
+        ("seed_record_id", pa.string()),
+        ("request_key", pa.string()),
+        ("endpoint", pa.string()),
+        ("verdict", pa.string()),
+        ("reason", pa.string()),
+        ("findings", pa.list_(pa.struct([("kind", pa.string()), ("count", pa.int64())]))),
+        ("policy", pa.string()),
+    ]
+)
+
 #: One rule's look at one candidate.
 LOOK = pa.struct(
     [
@@ -178,6 +194,7 @@ TABLES = {
     "candidate": CANDIDATE,
     "call": CALL,
     "call_input": CALL_INPUT,
+    "egress": EGRESS,
     "decision": DECISION,
     "duplicate": DUPLICATE,
     "example": EXAMPLE,

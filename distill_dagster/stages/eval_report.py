@@ -16,7 +16,7 @@ from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.records import tables
 from distill_dagster.records.messages import text_of
-from distill_dagster.stages import teaching
+from distill_dagster.stages import egress, teaching
 from distill_dagster.stages.context import PipelineContext, facts_of, prompts_by
 from distill_dagster.stages.teacher_outputs import call_row, call_summary
 from distill_dagster.teachers.base import Request
@@ -51,6 +51,7 @@ def node(pipeline: PipelineContext) -> Node:
             "sampling": pipeline.teacher.sampling.model_dump(),
             "tasks": pipeline.known_tasks,
             "versions": {task.name: task.version for task in pipeline.source.domain.tasks},
+            **egress.identity(pipeline),
         },
         make=lambda job: make(job, pipeline),
         title="Scores of student, control and teacher, with intervals and the gap closed",
@@ -149,7 +150,7 @@ def _model_outputs(
         Request(tuple(chat), teaching.sampling(pipeline.teacher, tasks[item["task"]]))
         for chat, item in zip(asked, items, strict=True)
     ]
-    responses, calls, _ = teaching.ask(job, pipeline, teacher, requests, "teacher on test items")
+    responses, calls, _ = teaching.ask(job, pipeline, teacher, requests, "teacher on test items", [[i] for i in items])
     rows = [
         call_row(
             number,
@@ -161,7 +162,9 @@ def _model_outputs(
         )
         for number, (item, request, response, info) in enumerate(zip(items, requests, responses, calls, strict=True))
     ]
-    job.draft.write_table("call", tables.build("call", rows), side=True)
+    call_table = tables.build("call", rows)
+    job.draft.write_table("call", call_table, side=True)
+    egress.write(job, f"{pipeline.key}/eval_report", call_table)
     job.notes["calls"] = call_summary(rows)
     outputs: dict[str, Sequence[str]] = {"teacher": [r.text if r.failure is None else "" for r in responses]}
     resources: dict[str, dict[str, Any]] = {"teacher": {}}

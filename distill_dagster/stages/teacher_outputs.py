@@ -10,9 +10,10 @@ from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.records import tables
-from distill_dagster.stages import teaching
+from distill_dagster.stages import egress, teaching
 from distill_dagster.stages.context import PipelineContext, prompts_by
 from distill_dagster.teachers.base import Response
+from distill_dagster.teachers.egress import status
 
 VERSION = "1"
 
@@ -36,6 +37,7 @@ def node(pipeline: PipelineContext) -> Node:
             "prompt_style": teacher.prompt_style,
             "template": teacher.template,
             "sampling": identity(teacher.sampling),
+            **egress.identity(pipeline),
         },
         make=lambda job: make(job, pipeline),
         title="The teacher's answers on D_U, with every call",
@@ -53,6 +55,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         teacher=pipeline.teacher,
     )
     teacher = teaching.open_teacher(pipeline, job.inputs["teacher"])
+    by_number = {row["seed_no"]: row for row in material.seeds}
     candidates: list[dict[str, Any]] = []
     calls: list[dict[str, Any]] = []
     inputs: list[dict[str, Any]] = []
@@ -61,18 +64,22 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         kind = load_kind(block)
         questions = kind.requests(material)
         requests = [question.request for question in questions]
-        responses, infos, spent = teaching.ask(job, pipeline, teacher, requests, f"teacher: {block.name}")
+        responses, infos, spent = teaching.ask(
+            job, pipeline, teacher, requests, f"teacher: {block.name}", egress.origins(questions, by_number, inputs)
+        )
         first, paid = len(calls), paid + spent
         candidates += kind.candidates(material, questions, responses, first)
         for number, (question, response, info) in enumerate(zip(questions, responses, infos, strict=True), first):
             calls.append(call_row(number, pipeline, teacher.revision, question, response, info))
             inputs += [{"call_no": number, "kind": kind_of, "ref_no": ref} for kind_of, ref in question.refs]
+    egress.mark(candidates)
     candidate_table = tables.build("candidate", candidates)
     call_table, input_table = tables.build("call", calls), tables.build("call_input", inputs)
     laws.no_orphan(place, candidate_table["call_no"], call_table["call_no"], "candidates")
     laws.no_orphan(place, candidate_table["seed_no"], seeds["seed_no"], "candidates")
     laws.no_orphan(place, input_table["call_no"], call_table["call_no"], "call inputs")
     laws.spend(place, call_table, paid)
+    egress.write(job, place, call_table)
     job.draft.write_table("candidate", candidate_table, by="task")
     job.draft.write_table("call", call_table, side=True)
     job.draft.write_table("call_input", input_table, side=True)
@@ -90,28 +97,29 @@ def call_row(
     """A question, its answer and the journal's account of it as a CALL row."""
     return {
         "call_no": number,
-        "request_key": info.key,
+        "request_key": info.key or None,
         "teacher": pipeline.teacher.name,
         "revision": revision,
         "served_model": response.served_model,
         "prompt": question.prompt,
-        "status": "ok" if response.failure is None else "failed",
+        "status": status(response.failure),
         "finish_reason": response.finish_reason,
         "input_tokens": response.input_tokens,
         "output_tokens": response.output_tokens,
         "cost_micros": info.cost_micros,
         "reused": info.reused,
-        "sent_at": info.sent_at,
-        "received_at": info.received_at,
+        "sent_at": info.sent_at or None,
+        "received_at": info.received_at or None,
     }
 
 
 def call_summary(calls: list[dict[str, Any]]) -> dict[str, int]:
     """Asked and reused calls, tokens and money of this run."""
-    asked = [call for call in calls if not call["reused"]]
+    asked = [call for call in calls if not call["reused"] and call["status"] != "refused"]
     return {
         "asked": len(asked),
-        "reused": len(calls) - len(asked),
+        "reused": sum(call["reused"] for call in calls),
+        "refused": sum(call["status"] == "refused" for call in calls),
         "failed": sum(call["status"] == "failed" for call in calls),
         "input_tokens": sum(call["input_tokens"] or 0 for call in asked),
         "output_tokens": sum(call["output_tokens"] or 0 for call in asked),

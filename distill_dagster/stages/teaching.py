@@ -10,7 +10,7 @@ from distill_dagster.config import registry
 from distill_dagster.config.models import TeacherConfig
 from distill_dagster.domains.base import Task
 from distill_dagster.lineage.engine import Job
-from distill_dagster.stages import teacher_model
+from distill_dagster.stages import egress, teacher_model
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.storage.store import Version
 from distill_dagster.teachers.base import Request, Response, Teacher
@@ -54,15 +54,23 @@ def sampling(teacher: TeacherConfig, task: Task) -> dict[str, Any]:
 
 
 def ask(
-    job: Job, pipeline: PipelineContext, teacher: Teacher, requests: Sequence[Request], note: str
+    job: Job,
+    pipeline: PipelineContext,
+    teacher: Teacher,
+    requests: Sequence[Request],
+    note: str,
+    origins: Sequence[egress.Origin] | None = None,
 ) -> tuple[list[Response], list[CallInfo], int]:
-    """Ask through the namespace's journal; known answers cost nothing.
+    """Ask through the egress gate and the namespace's journal; known answers cost nothing.
+
+    `origins` are the seed records that each question was made of. The stage seals the gate's looks: `egress.write`.
 
     Returns:
         Responses and infos in the order of the requests, and the micro-units that the journal says were paid here.
     """
+    passed = egress.look(pipeline, requests, origins)
     with Journal(job.services.state / "journal.sqlite") as journal:
         responses, infos = journal.ask(
-            teacher, requests, pipeline.namespace, progress=lambda done, total: job.progress(done, total, note)
+            teacher, passed.requests, pipeline.namespace, progress=lambda done, total: job.progress(done, total, note)
         )
-        return responses, infos, journal.spent()
+        return *passed.answers(job, responses, infos), journal.spent()
