@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from distill_dagster.config.egress import EgressOptions, EndpointClass
 from distill_dagster.config.endpoint import EndpointOptions
 from distill_dagster.config.prices import BudgetOptions, PriceEntry, PricesConfig
 from distill_dagster.config.recorded import RecordedOptions
@@ -35,6 +36,7 @@ __all__ = [
     "DataFile",
     "DeployOptions",
     "EndpointOptions",
+    "EgressOptions",
     "EvaluationOptions",
     "FitOptions",
     "GateOptions",
@@ -153,6 +155,11 @@ class TeacherConfig(Strict):
     )
     prices: Name | None = free(None, description="Name of a `kind: prices` with a price of `model`")
     budget: BudgetOptions | None = free(None, description="Stop, resumably, before more is spent")
+    egress_class: EndpointClass | None = free(
+        None,
+        description="Where questions go: local, own_network or third_party. By default local for weights on this "
+        "machine and for addresses of this machine, third_party for every other address",
+    )
     batch_size: int = free(64, ge=1, description="Questions answered together")
     threads: int = free(1, ge=1, description="CPU threads of a local model")
     dtype: Literal["fp32", "bf16"] = Field(default="fp32", description="Precision a local model runs in")

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from distill_dagster.config.models import Block
 from distill_dagster.knowledge.base import Answer, KindBase, Material, Question, load_kind
 from distill_dagster.lineage.engine import Services, action_key, head_version, read_parents, reads_of
-from distill_dagster.stages import eval_report, metering, teacher_model, teacher_outputs, teaching
+from distill_dagster.stages import egress, eval_report, metering, teacher_model, teacher_outputs, teaching
 from distill_dagster.stages.context import PipelineContext, prompts_by
 from distill_dagster.stages.project import Project
 from distill_dagster.storage.store import Key, Version, key_text
@@ -116,7 +116,8 @@ def estimate(project: Project, name: str) -> Estimate:
                 later.append(block.name)
     items = eval_report.test_items(versions["eval_set"], set(pipeline.tasks), pipeline.config.evaluation.max_items)
     questions = eval_report.teacher_requests(pipeline, prompts_by(versions["prompt_set"]), items)
-    asked.append((f"{pipeline.key}/eval_report", questions))
+    passed = egress.look(pipeline, teacher, questions, [[item] for item in items])
+    asked.append((f"{pipeline.key}/eval_report", passed.requests))
     tariff = metering.tariff_of(pipeline)
     count = _counter(pipeline, version)
     with Journal(project.state / "journal.sqlite") as journal:
@@ -137,34 +138,44 @@ def _foreseen(
 ) -> tuple[list[Request], bool]:
     """A kind's questions to the teacher, as far as the journal has the answers; and whether that is all."""
     kind = load_kind(block)
-    rounds, found = kind.rounds(material), list[Request]()
+    rounds, found, inputs = kind.rounds(material), list[Request](), list[dict[str, Any]]()
+    seeds = {row["seed_no"]: row for row in (*material.seeds, *material.gold)}
+    count = 0
     try:
         questions = next(rounds)
         while True:
             questions = teacher_outputs.addressed(owner, material, kind, questions)
-            found += [question.request for question in questions if question.who == "teacher"]
-            answers = _answers(questions, teacher, journal, owner.namespace)
+            theirs = [question for question in questions if question.who == "teacher"]
+            requests = [question.request for question in theirs]
+            passed = egress.look(owner, teacher, requests, egress.origins(theirs, seeds, inputs))
+            found += passed.requests
+            answers = None
+            if teacher is not None and len(passed.requests) == len(questions):
+                answers = _answers(questions, passed.requests, teacher, journal, owner.namespace, count)
             if answers is None:
                 return found, type(kind).rounds is KindBase.rounds
+            inputs += [{"call_no": a.call_no, "kind": k, "ref_no": ref} for a in answers for k, ref in a.question.refs]
+            count += len(answers)
             questions = rounds.send(answers)
     except StopIteration:
         return found, True
 
 
 def _answers(
-    questions: Sequence[Question], teacher: Teacher | None, journal: Journal, namespace: str
+    questions: Sequence[Question],
+    requests: Sequence[Request],
+    teacher: Teacher,
+    journal: Journal,
+    namespace: str,
+    first: int,
 ) -> list[Answer] | None:
     """The answers of a round, if the journal has them all."""
-    if teacher is None or any(question.who != "teacher" for question in questions):
-        return None
-    keys = [request_key(teacher, question.request, namespace) for question in questions]
+    keys = [request_key(teacher, request, namespace) for request in requests]
     known = journal.store.known(keys)
     if any(key not in known for key in keys):
         return None
-    return [
-        Answer(question, known[key].response, at)
-        for at, (question, key) in enumerate(zip(questions, keys, strict=True))
-    ]
+    pairs = enumerate(zip(questions, keys, strict=True), first)
+    return [Answer(question, known[key].response, number) for number, (question, key) in pairs]
 
 
 def _known(project: Project, key: Key) -> Version | None:

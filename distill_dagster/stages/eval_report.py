@@ -17,7 +17,7 @@ from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.records import tables
 from distill_dagster.records.messages import text_of
-from distill_dagster.stages import teaching
+from distill_dagster.stages import egress, teaching
 from distill_dagster.stages.context import PipelineContext, facts_of, prompts_by
 from distill_dagster.stages.teacher_outputs import call_row, call_summary
 from distill_dagster.storage.store import Version
@@ -54,6 +54,7 @@ def node(pipeline: PipelineContext) -> Node:
             "sampling": pipeline.teacher.sampling.model_dump(),
             "tasks": pipeline.known_tasks,
             "versions": {task.name: task.version for task in pipeline.source.domain.tasks},
+            **egress.identity(pipeline),
         },
         make=lambda job: make(job, pipeline),
         title="Scores of student, control and teacher, with intervals and the gap closed",
@@ -148,7 +149,7 @@ def _model_outputs(
     short = [prompting.render(styles[item["task"], "short"], item) for item in items]
     teacher = teaching.open_teacher(pipeline, job.inputs["teacher"])
     requests = teacher_requests(pipeline, styles, items)
-    responses, calls, _ = teaching.ask(job, pipeline, teacher, requests, "teacher on test items")
+    responses, calls, _ = teaching.ask(job, pipeline, teacher, requests, "teacher on test items", [[i] for i in items])
     rows = [
         call_row(
             number,
@@ -160,7 +161,9 @@ def _model_outputs(
         )
         for number, (item, request, response, info) in enumerate(zip(items, requests, responses, calls, strict=True))
     ]
-    job.draft.write_table("call", tables.build("call", rows), side=True)
+    call_table = tables.build("call", rows)
+    job.draft.write_table("call", call_table, side=True)
+    egress.write(job, f"{pipeline.key}/eval_report", call_table)
     job.notes["calls"] = call_summary(rows)
     outputs: dict[str, Sequence[str]] = {"teacher": [r.text if r.failure is None else "" for r in responses]}
     resources: dict[str, dict[str, Any]] = {"teacher": {}}

@@ -85,7 +85,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
     taught = [_example(row, inheritance) for row in candidates.to_pylist() if row["candidate_no"] in kept]
     fresh: list[dict[str, Any]] = [{**row, "example_no": None} for row in [*gold, *taught]]
     examples = tables.build("example", fresh)
-    laws.conserved(place, candidates.num_rows, len(taught), outcome.funnel, outcome.failed)
+    laws.conserved(place, candidates.num_rows, len(taught), outcome.funnel, outcome.failed, outcome.refused)
     laws.grounded(place, examples)
     laws.no_orphan(place, examples["call_no"], candidates["call_no"], "examples")
     laws.no_orphan(place, examples["seed_no"], seeds["seed_no"], "examples")
@@ -96,6 +96,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         "candidates": candidates.num_rows,
         **{f"dropped: {reason}": count for reason, count in outcome.funnel.items()},
         "failed": outcome.failed,
+        **({"refused": outcome.refused} if outcome.refused else {}),
         "kept": len(taught),
     }
     paid = job.inputs["outputs"].run(job.input_runs["outputs"])["notes"].get("paid")

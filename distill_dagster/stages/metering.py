@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from distill_dagster.stages import teacher_model
 from distill_dagster.stages.context import PipelineContext
+from distill_dagster.stages.teacher_model import is_teacher
 from distill_dagster.teachers._journal import JournalStore
 from distill_dagster.teachers.base import Request, Teacher, request_key
 from distill_dagster.teachers.budget import Budgeted
@@ -20,11 +20,6 @@ def tariff_of(pipeline: PipelineContext) -> Tariff | None:
         ConfigError: They have no price of it that has begun.
     """
     return None if pipeline.prices is None else tariff_on(pipeline.prices, pipeline.teacher.model)
-
-
-def is_teacher(pipeline: PipelineContext, model: Teacher) -> bool:
-    """Whether a model that is asked is the pipeline's teacher, not its student."""
-    return model.identity in (pipeline.teacher.name, teacher_model.declared(pipeline.teacher))
 
 
 def metered(pipeline: PipelineContext, teacher: Teacher, store: JournalStore, requests: Sequence[Request]) -> Teacher:

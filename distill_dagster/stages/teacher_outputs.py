@@ -13,11 +13,12 @@ from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.records import tables
-from distill_dagster.stages import teaching
+from distill_dagster.stages import egress, teaching
 from distill_dagster.stages.context import PipelineContext, prompts_by
 from distill_dagster.storage.store import Version
 from distill_dagster.teachers import recorded
 from distill_dagster.teachers.base import Response, Teacher
+from distill_dagster.teachers.egress import status
 
 VERSION = "2"
 
@@ -46,6 +47,7 @@ def node(pipeline: PipelineContext) -> Node:
             "prompt_style": teacher.prompt_style,
             "template": teacher.template,
             "sampling": identity(teacher.sampling),
+            **egress.identity(pipeline),
         },
         make=lambda job: make(job, pipeline),
         title="The teacher's answers on D_U, with every call",
@@ -79,6 +81,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         harvest.candidates += found.candidates
         harvest.judgements += found.judgements
         harvest.comparisons += found.comparisons
+    egress.mark(harvest.candidates)
     candidates = tables.build("candidate", harvest.candidates)
     call_table, input_table = tables.build("call", book.calls), tables.build("call_input", book.inputs)
     laws.no_orphan(place, candidates["call_no"], call_table["call_no"], "candidates")
@@ -89,6 +92,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         rows = [row for row in book.inputs if row["kind"] in (kind_of, twin)]
         laws.no_orphan(place, tables.build("call_input", rows)["ref_no"], known, f"{kind_of}s that calls read")
     laws.spend(place, call_table, book.paid)
+    egress.write(job, place, call_table)
     job.draft.write_table("candidate", candidates, by="task")
     job.draft.write_table("call", call_table, side=True)
     job.draft.write_table("call_input", input_table, side=True)
@@ -124,7 +128,7 @@ def _gather(
         questions = next(rounds)
         while True:
             questions = addressed(pipeline, material, kind, questions)
-            answers = _ask(job, pipeline, models, questions, f"{name}, round {number}", book)
+            answers = _ask(job, pipeline, models, questions, f"{name}, round {number}", material, book)
             questions = rounds.send(answers)
             number += 1
     except StopIteration as end:
@@ -137,16 +141,20 @@ def _ask(
     models: dict[str, Teacher],
     questions: Sequence[Question],
     note: str,
+    material: Material,
     book: _Book,
 ) -> list[Answer]:
     """Ask one round; calls are numbered in the order of the questions, whoever answers them."""
     answered: dict[int, tuple[Response, Any]] = {}
+    seeds = {row["seed_no"]: row for row in (*material.seeds, *material.gold)}
+    origins = egress.origins(questions, seeds, book.inputs)
     for who, model in models.items():
         mine = [at for at, question in enumerate(questions) if question.who == who]
         if not mine:
             continue
         requests = [questions[at].request for at in mine]
-        responses, infos, spent = teaching.ask(job, pipeline, model, requests, f"{who}: {note}")
+        behind = [origins[at] for at in mine]
+        responses, infos, spent = teaching.ask(job, pipeline, model, requests, f"{who}: {note}", behind)
         book.paid += spent
         answered.update(zip(mine, zip(responses, infos, strict=True), strict=True))
     answers = []
@@ -210,28 +218,29 @@ def call_row(
     """A question, its answer and the journal's account of it as a CALL row."""
     return {
         "call_no": number,
-        "request_key": info.key,
+        "request_key": info.key or None,
         "teacher": pipeline.teacher.name,
         "revision": revision,
         "served_model": response.served_model,
         "prompt": question.prompt,
-        "status": "ok" if response.failure is None else "failed",
+        "status": status(response.failure),
         "finish_reason": response.finish_reason,
         "input_tokens": response.input_tokens,
         "output_tokens": response.output_tokens,
         "cost_micros": info.cost_micros,
         "reused": info.reused,
-        "sent_at": info.sent_at,
-        "received_at": info.received_at,
+        "sent_at": info.sent_at or None,
+        "received_at": info.received_at or None,
     }
 
 
 def call_summary(calls: list[dict[str, Any]]) -> dict[str, int]:
     """Asked and reused calls, tokens and money of this run."""
-    asked = [call for call in calls if not call["reused"]]
+    asked = [call for call in calls if not call["reused"] and call["status"] != "refused"]
     return {
         "asked": len(asked),
-        "reused": len(calls) - len(asked),
+        "reused": sum(call["reused"] for call in calls),
+        "refused": sum(call["status"] == "refused" for call in calls),
         "failed": sum(call["status"] == "failed" for call in calls),
         "input_tokens": sum(call["input_tokens"] or 0 for call in asked),
         "output_tokens": sum(call["output_tokens"] or 0 for call in asked),

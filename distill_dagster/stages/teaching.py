@@ -13,7 +13,7 @@ from distill_dagster.config.models import TeacherConfig
 from distill_dagster.domains.base import Task
 from distill_dagster.errors import StoreError
 from distill_dagster.lineage.engine import Job
-from distill_dagster.stages import metering, teacher_model
+from distill_dagster.stages import egress, metering, teacher_model
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.storage.store import Version
 from distill_dagster.teachers.base import Request, Response, Teacher
@@ -78,23 +78,31 @@ def sampling(teacher: TeacherConfig, task: Task) -> dict[str, Any]:
 
 
 def ask(
-    job: Job, pipeline: PipelineContext, teacher: Teacher, requests: Sequence[Request], note: str
+    job: Job,
+    pipeline: PipelineContext,
+    teacher: Teacher,
+    requests: Sequence[Request],
+    note: str,
+    origins: Sequence[egress.Origin] | None = None,
 ) -> tuple[list[Response], list[CallInfo], int]:
-    """Ask through the namespace's journal; known answers cost nothing.
+    """Ask through the egress gate and the namespace's journal; known answers cost nothing.
+
+    `origins` are the seed records that each question was made of. The stage seals the gate's looks: `egress.write`.
 
     Returns:
         Responses and infos in the order of the requests, and the micro-units that the journal says were paid here.
     """
+    passed = egress.look(pipeline, teacher, requests, origins)
     with Journal(job.services.state / "journal.sqlite") as journal:
         earlier = journal.served(teacher.identity)
-        teacher = metering.metered(pipeline, teacher, journal.store, requests)
+        metered = metering.metered(pipeline, teacher, journal.store, passed.requests)
         responses, infos = journal.ask(
-            teacher, requests, pipeline.namespace, progress=lambda done, total: job.progress(done, total, note)
+            metered, passed.requests, pipeline.namespace, progress=lambda done, total: job.progress(done, total, note)
         )
-        metering.note_paid(job.notes, pipeline, teacher, journal.store, requests)
+        metering.note_paid(job.notes, pipeline, metered, journal.store, passed.requests)
         if teacher_is_remote(teacher):
             note_served(job, earlier, responses)
-        return responses, infos, journal.spent()
+        return *passed.answers(job, responses, infos), journal.spent()
 
 
 def teacher_is_remote(teacher: Teacher) -> bool:
