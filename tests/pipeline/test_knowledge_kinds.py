@@ -116,7 +116,8 @@ def test_every_kind_in_one_pipeline(tmp_path: Path, teacher: RuleTeacher) -> Non
     comparisons, decisions = table(outputs, "comparison"), table(pairs, "decision")
     assert [row["candidate_no"] for row in decisions] == [row["comparison_no"] for row in comparisons]
     found = table(pairs, "preference")
-    assert len(found) == 2 * len(asked) == pairs.record["notes"]["funnel"]["kept"]
+    assert len(found) == len(asked) == pairs.record["notes"]["funnel"]["kept"]
+    assert pairs.record["notes"]["funnel"]["dropped: duplicate"] == len(asked), "both ways of judging say the same"
     for row in found:
         right = rule_teacher.colour(text_of(seeds[row["seed_no"]]["messages"]))
         assert (row["chosen"], row["rejected"]) == (right, {"red": "green", "green": "red"}[right])
@@ -258,6 +259,70 @@ def test_templates_of_the_source_are_used_and_checked(tmp_path: Path, teacher: R
     project.edit("source.yaml", "system: S", "system: '{{ exemplars }}'")
     with pytest.raises(DistillError, match="Record text stands in the user role only"):
         project.project()
+
+
+def test_conversations_and_worked_answers(tmp_path: Path, teacher: RuleTeacher) -> None:
+    """Seeds of several turns, from a file to examples that keep every turn; the reasoning has a column of its own."""
+    project = written(tmp_path / "turns", "knowledge: [{name: labeling, rationale: true}]\n")
+    for file in ("seeds.jsonl", "test.jsonl"):
+        lines = [
+            dict(line, text=[
+                {"role": "user", "content": f"Parcel {line['depot']}."},
+                {"role": "assistant", "content": "What of it?"},
+                {"role": "user", "content": line["text"]},
+            ])
+            for line in project.lines(file)
+        ]  # fmt: skip
+        project.write_lines(file, lines)
+
+    def worked(request: Request) -> str:
+        said = rule_teacher.colour(request.messages[-1]["content"])
+        return f"The text says {said}.\nAnswer: {said.upper()}" if len(said) == 3 else f"It is {said}"
+
+    teacher.rule = worked
+    made = project.run(DATA)
+    assert {len(request.messages) for request in teacher.asked} == {4}, "the task's system turn, and three of the seed"
+    candidates = table(made["teacher_outputs"], "candidate")
+    status = Counter((row["status"], row["failure"], row["answer"]) for row in candidates)
+    assert set(status) == {("ok", None, "red"), ("failed", "unparsed", None)}
+    taught = [row for row in table(made["filtered_dataset"], "example") if row["origin"] == "teacher"]
+    assert len(taught) == status["ok", None, "red"]
+    for row in taught:
+        assert [turn["role"] for turn in row["messages"]] == ["user", "assistant", "user", "assistant"]
+        assert text_of(row["messages"][-1:]) == "red" and row["rationale"] == "The text says red."
+    gold = [row for row in table(made["filtered_dataset"], "example") if row["origin"] == "gold"]
+    assert gold and all(len(row["messages"]) == 4 for row in gold)
+
+
+def test_of_several_samples_the_verifier_keeps_the_right_ones(tmp_path: Path, teacher: RuleTeacher) -> None:
+    """Rejection sampling: every wrong sample is dropped for being wrong, and has its decision."""
+    project = tiny.finance(tmp_path / "right")
+    project.edit(
+        "pipeline.yaml",
+        "filtering: [refusal, exact_duplicate]",
+        "filtering: [schema, {name: verifier, undecided: drop}]",
+    )
+    project.append("pipeline.yaml", "tasks: [covenant]\nknowledge: [{name: self_knowledge, of: teacher, samples: 3}]\n")
+    short = f"kind: teacher\nname: nano_teacher\nmodel: {MODEL}\nprompt_style: short\n"
+    (project.folder / "assets_config" / "teacher.yaml").write_text(short, "utf-8")
+    gold = {text_of(row["messages"]): row["answer"] for row in table(project.run(["seed_set"])["seed_set"], "seed")}
+
+    def guess(request: Request) -> str:
+        text = request.messages[-1]["content"]
+        right = next(answer for asked, answer in gold.items() if asked in text)
+        return right if request.sample == 1 else f"{right}1"
+
+    teacher.rule = guess
+    made = project.run(DATA)
+    funnel = made["filtered_dataset"].record["notes"]["funnel"]
+    assert funnel == {"candidates": 72, "dropped: verifier.wrong": 48, "failed": 0, "kept": 24}
+    decisions = table(made["filtered_dataset"], "decision")
+    samples = {row["candidate_no"]: row["sample"] for row in table(made["teacher_outputs"], "candidate")}
+    assert {(row["verdict"], samples[row["candidate_no"]]) for row in decisions} == {
+        ("keep", 1),
+        ("drop", 0),
+        ("drop", 2),
+    }
 
 
 class Writes:
