@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 
 from distill_dagster.assets.base import asset_key
+from distill_dagster.knowledge.base import load_kind
 from distill_dagster.lineage.engine import head_version
 from distill_dagster.records.schemas import TABLES
 from distill_dagster.stages import deployed_student, leakage
@@ -116,7 +117,9 @@ def of_pipeline(project: Project, pipeline: PipelineContext) -> list[dg.AssetChe
     own = pipeline.key
     checks: list[dg.AssetChecksDefinition] = []
     if pipeline.data == own:
-        checks += schema_and_volume(project, (own, "teacher_outputs"), "candidate")
+        # A pipeline whose kinds all compare answers makes pairs and no candidates.
+        least = 0 if all(load_kind(block).compares() for block in pipeline.config.knowledge) else 1
+        checks += schema_and_volume(project, (own, "teacher_outputs"), "candidate", least)
         checks += schema_and_volume(project, (own, "filtered_dataset"), "example")
         if (own, "preference_pairs") in project.nodes:
             checks += schema_and_volume(project, (own, "preference_pairs"), "preference")

@@ -117,7 +117,7 @@ def renumbered(answers: pa.Table, seeds: pa.Table) -> pa.Table:
     Row numbers join tables of one version. The answers may have been made from an earlier seed set whose parts that a
     teacher works on were the same; the record id says which seed is meant. A row without a seed keeps none.
     """
-    asked = seeds.filter(pc.is_in(seeds["part"], value_set=pa.array(["unlabeled", "gold"])))
+    asked = seeds.filter(pc.field("part").isin(["unlabeled", "gold"]))
     numbers: dict[str, list[int]] = {}
     for record, number in zip(asked["record_id"].to_pylist(), asked["seed_no"].to_pylist(), strict=True):
         numbers.setdefault(record, []).append(number)
