@@ -21,8 +21,8 @@ from distill_dagster.storage.store import Key, Version, key_text
 from distill_dagster.teachers._journal import Usage
 from distill_dagster.teachers.base import Request, Teacher, request_key
 from distill_dagster.teachers.budget import worst_tokens
-from distill_dagster.teachers.journal import Journal
 from distill_dagster.teachers.prices import Tariff
+from distill_dagster.teachers.stores import open_journal
 
 #: Bytes of a token: few words are one, and no language needs fewer in the long run.
 LONG, USUAL = 6, 4
@@ -113,7 +113,7 @@ def estimate(project: Project, name: str) -> Estimate:
     asked.append((f"{pipeline.key}/eval_report", questions))
     tariff = metering.tariff_of(pipeline)
     count = _counter(pipeline, version)
-    with Journal(project.state / "journal.sqlite") as journal:
+    with open_journal(project.state) as journal:
         usage = Usage(0, 0.0, 0.0)
         if teacher is not None:
             usage = journal.store.usage(teacher.identity, pipeline.namespace)

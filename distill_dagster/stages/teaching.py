@@ -16,7 +16,8 @@ from distill_dagster.stages import metering, teacher_model
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.storage.store import Version
 from distill_dagster.teachers.base import Request, Response, Teacher
-from distill_dagster.teachers.journal import CallInfo, Journal
+from distill_dagster.teachers.journal import CallInfo
+from distill_dagster.teachers.stores import open_journal
 
 #: Registry of teacher backends: one file each.
 BACKENDS = "distill_dagster.teachers"
@@ -78,7 +79,7 @@ def ask(
     Returns:
         Responses and infos in the order of the requests, and the micro-units that the journal says were paid here.
     """
-    with Journal(job.services.state / "journal.sqlite") as journal:
+    with open_journal(job.services.state) as journal:
         teacher = metering.metered(pipeline, teacher, journal.store, requests)
         responses, infos = journal.ask(
             teacher, requests, pipeline.namespace, progress=lambda done, total: job.progress(done, total, note)
