@@ -1,4 +1,4 @@
-"""Asset checks: schema, volume, leakage (blocking), finite loss, floor and no regression (blocking).
+"""Asset checks: schema, volume, leakage, undeclared teacher, finite loss, floor, no regression; those that stop block.
 
 Blocking checks stop a run here; the stages that consume the artifact judge them again for exactly the versions they
 read, since Dagster does not block another run.
@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 
 from distill_dagster.assets.base import asset_key
+from distill_dagster.filtering._undeclared import undeclared
 from distill_dagster.lineage.engine import head_version
 from distill_dagster.records.schemas import TABLES
 from distill_dagster.stages import deployed_student, leakage
@@ -32,6 +33,7 @@ def check(
     judge: Judge,
     *,
     blocking: bool = False,
+    warn: bool = False,
     reads: tuple[Key, ...] = (),
 ) -> dg.AssetChecksDefinition:
     """A check of an artifact's head.
@@ -43,8 +45,10 @@ def check(
         description: What it asks, for people.
         judge: Gets the head version and the run that made it.
         blocking: A failure stops what reads the artifact in this run.
+        warn: A failure is a warning, for a person to look into.
         reads: Further artifacts it looks at.
     """
+    severity = dg.AssetCheckSeverity.WARN if warn else dg.AssetCheckSeverity.ERROR
 
     @dg.asset_check(
         asset=asset_key(project, key),
@@ -58,7 +62,7 @@ def check(
         if found is None:
             return dg.AssetCheckResult(passed=False, metadata={"reason": "never materialized"})
         passed, metadata = judge(*found)
-        return dg.AssetCheckResult(passed=passed, metadata=dict(metadata))
+        return dg.AssetCheckResult(passed=passed, severity=severity, metadata=dict(metadata))
 
     return evaluate
 
@@ -95,6 +99,17 @@ def of_source(project: Project, source: SourceContext) -> list[dg.AssetChecksDef
         counts = {kind: found[kind] for kind in leakage.KINDS}
         return not any(counts.values()), {**counts, "samples": dg.MetadataValue.json(found["samples"])}
 
+    by_hand = [
+        check(
+            project,
+            key,
+            "undeclared_teacher",
+            "No annotator's answers look like a model's: stock phrases, or a style that departs from the others'.",
+            _undeclared,
+            warn=True,
+        )
+        for key in (seeds, evals)
+    ]
     return [
         *schema_and_volume(project, seeds, "seed"),
         *schema_and_volume(project, evals, "seed"),
@@ -108,6 +123,7 @@ def of_source(project: Project, source: SourceContext) -> list[dg.AssetChecksDef
             blocking=True,
             reads=(seeds,),
         ),
+        *by_hand,
     ]
 
 
@@ -153,6 +169,19 @@ def of_pipeline(project: Project, pipeline: PipelineContext) -> list[dg.AssetChe
         )
     )
     return checks
+
+
+def _undeclared(version: Version, run: str) -> tuple[bool, dict[str, Any]]:
+    found = version.run(run)["notes"].get("undeclared_teacher")
+    if found is None:  # made before this was looked at
+        found = undeclared(version.table("seed"), show=False)
+    named = "; ".join(f"{entry['group']}: {entry['reason']}" for entry in found["named"])
+    return not named, {
+        "named": named or "none",
+        "texts": found["texts"],
+        "annotators": dg.MetadataValue.json(found["groups"]),
+        "phrases": dg.MetadataValue.json(found["phrases"]),
+    }
 
 
 def _answered(version: Version, run: str) -> tuple[bool, dict[str, Any]]:

@@ -41,6 +41,7 @@ def node(pipeline: PipelineContext) -> Node:
             "mode": pipeline.config.filtering_mode,
             "tasks": pipeline.known_tasks,
         },
+        outside=lambda: engine.outside(pipeline.config.filtering, pipeline.folder),
         make=lambda job: make(job, pipeline),
         title="What the student trains on: gold, and teacher answers that passed every rule",
     )
@@ -67,6 +68,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
                 for row in evals.select(["record_id", "task", "messages"]).to_pylist()
             ],
             verify=pipeline.source.domain.verify,
+            folder=pipeline.folder,
         ),
     )
     kept = set(outcome.kept)
