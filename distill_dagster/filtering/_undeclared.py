@@ -96,10 +96,12 @@ MOST = 300
 #: An annotator with fewer texts is not judged.
 LEAST = 8
 DRAWS = 1999
+#: Fewer annotators are compared by stock phrases alone.
+HANDS = 5
 #: What a difference must be to matter: stock phrases in this many times the others' share of texts; a distance of this
-#: many standard deviations (root mean square over the features), and this many times the median of the others', both
+#: many standard deviations (root mean square over the features), and this many times the largest of the others', both
 #: less what chance alone makes of as many texts.
-TIMES, DISTANCE, APART = 2.0, 0.3, 2.8
+TIMES, DISTANCE, APART = 2.0, 0.3, 1.9
 
 
 @dataclass(frozen=True)
@@ -274,14 +276,14 @@ def _step(sample: _Sample, level: float) -> tuple[tuple[int, str] | None, dict[i
     for at, number in enumerate(judged):
         others = member != at
         share, rest = sample.marked[~others].mean(), sample.marked[others].mean()
-        typical = float(np.median(np.delete(distance, at)))
+        next_one = float(np.delete(distance, at).max())
         reasons = []
         if marked_p[at] <= level and share >= TIMES * rest:
             reasons.append(f"stock phrases in {share:.0%} of the texts, {rest:.0%} among the others")
-        # Of two annotators nobody can say which of them departs.
-        if len(judged) > 2 and style_p[at] <= level and distance[at] >= max(DISTANCE, APART * typical):
+        # Among few annotators nobody can say which style is the usual one.
+        if len(judged) >= HANDS and style_p[at] <= level and distance[at] >= max(DISTANCE, APART * next_one):
             reasons.append(
-                f"its style lies {distance[at]:.2f} standard deviations from the others', {typical:.2f} is usual"
+                f"its style lies {distance[at]:.2f} standard deviations from the others', theirs at most {next_one:.2f}"
             )
         if reasons and (best is None or distance[at] > best[0]):
             best = (float(distance[at]), number, "; ".join(reasons))
