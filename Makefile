@@ -17,6 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo ui teacher test test-fast test-kill test-pythons lint format schema images constraints clean
+.PHONY: bench-dedup
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -65,6 +66,9 @@ $(VENV)-%/.installed: pyproject.toml constraints.txt .ci/light_requirements.py
 	$(VENV)-$*/bin/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -r $(VENV)-$*/requirements.txt
 	$(VENV)-$*/bin/python -m pip install --quiet $(PIP_ARGS) --no-deps -e .
 	touch $@
+
+bench-dedup: venv ## near duplicates beside datatrove, 1,000,000 documents (an hour, on an idle machine); ARGS="--rows 100000"
+	$(BIN)/python benchmarks/dedup.py $(ARGS)
 
 lint: venv ## ruff and pyright
 	$(BIN)/ruff check .

@@ -153,9 +153,8 @@ def main() -> None:
             if not given.no_peer:
                 theirs.append(peer(folder))
         found = measures(mine, theirs, known, version)
-    print(
-        f"{given.rows:,} documents, {given.pairs} pair(s), load {load:.1f} before, {platform.machine()}, {os.cpu_count()} cores"
-    )
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f} before"
+    print(f"{given.rows:,} documents, {given.pairs} pair(s), {machine}")
     print(f"{'measure':<28}{'ours':>16}{'datatrove':>16}{'ratio':>9}  unit")
     for entry in found:
         cells = ["-" if entry[side] is None else f"{entry[side]:,.4g}" for side in ("ours", "peer")]

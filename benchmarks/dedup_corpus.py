@@ -33,7 +33,9 @@ def pool(folder: Path) -> list[list[str]]:
     """Words of the inputs of every data set, text by text."""
     texts = []
     for path in sorted(folder.rglob("*.jsonl")):
-        for line in path.open(encoding="utf-8"):
+        for line in path.read_text("utf-8").split("\n"):
+            if not line:
+                continue
             words = str(json.loads(line).get("input") or "").split()
             if len(words) >= 8 and " ".join(words).isascii():
                 texts.append(words)

@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 
 from distill_dagster.assets.base import asset_key
+from distill_dagster.filtering._health import CUT, collapsed, cut_shares
 from distill_dagster.filtering._undeclared import undeclared
 from distill_dagster.lineage.engine import head_version
 from distill_dagster.records.schemas import TABLES
@@ -135,6 +136,10 @@ def of_pipeline(project: Project, pipeline: PipelineContext) -> list[dg.AssetChe
         checks += schema_and_volume(project, (own, "teacher_outputs"), "candidate")
         checks += schema_and_volume(project, (own, "filtered_dataset"), "example")
         checks.append(check(project, (own, "teacher_outputs"), "answered", "At most 5 % of calls failed.", _answered))
+        words = "Of no task more than 5 % of the answers were cut at the token limit."
+        checks.append(check(project, (own, "teacher_outputs"), "token_limit", words, _token_limit, warn=True))
+        words = "The kept inputs of each task are at least half as diverse as its seeds, by the Vendi score a text."
+        checks.append(check(project, (own, "filtered_dataset"), "diversity", words, _diverse, warn=True))
     for artifact in ("student_checkpoint", "control_checkpoint"):
         checks.append(
             check(
@@ -189,6 +194,17 @@ def _answered(version: Version, run: str) -> tuple[bool, dict[str, Any]]:
     total = sum(status.values())
     failed = total - status.get("ok", 0)
     return failed <= 0.05 * total, {"failed": failed, "candidates": total}
+
+
+def _token_limit(version: Version, run: str) -> tuple[bool, dict[str, Any]]:
+    shares = cut_shares(version.table("candidate", columns=["task", "status", "finish_reason"]))
+    return all(share <= CUT for share in shares.values()), {"cut": dg.MetadataValue.json(shares), "most": CUT}
+
+
+def _diverse(version: Version, run: str) -> tuple[bool, dict[str, Any]]:
+    found = version.run(run)["notes"].get("diversity", {})
+    lost = collapsed(found.get("inputs", {}), found.get("seeds", {}))
+    return not lost, {"collapsed": dg.MetadataValue.json(lost), "scores": dg.MetadataValue.json(found)}
 
 
 def _loss_finite(version: Version, run: str) -> tuple[bool, dict[str, Any]]:
