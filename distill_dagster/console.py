@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -95,6 +95,21 @@ def verdict(title: str, problems: Sequence[str]) -> str:
         return f"[green]{title:<13} clean[/]"
     lines = "\n".join(f"  - {escape(problem)}" for problem in problems)
     return f"[red]{title:<13} {len(problems)} found[/]\n{lines}"
+
+
+def facts(values: Mapping[str, object]) -> Table:
+    """Names and values, one a line."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in values.items():
+        shown = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+        table.add_row(f"[dim]{escape(name)}[/]", escape(shown))
+    return table
+
+
+def finding(ok: bool, name: str, says: str, error: float, allowed: float) -> str:
+    """One line of an examination."""
+    mark = "[green]ok[/]  " if ok else "[red]FAIL[/]"
+    return f"{mark} {escape(name):<18} {escape(says)} [dim](off by {error:.1e}, at most {allowed:.0e})[/]"
 
 
 class Stopwatch:

@@ -27,7 +27,8 @@ SNAPSHOT = REPO / "tests" / "snapshots" / "stages.json"
 _DATA = ("domains/*.py", "stages/context.py")
 _LEAKS = ("stages/leakage.py", "filtering/_leakage.py", "filtering/_minhash.py", "filtering/_text.py")
 _WEIGHTS = ("models/*.py", "stages/models.py")
-_TRAINING = (*_WEIGHTS, "stages/training.py", "training/*.py", "training/objectives/*.py")
+_LOSSES = ("training/losses/*.py", "training/signals/*.py")
+_TRAINING = (*_WEIGHTS, "stages/training.py", "training/*.py", "training/objectives/*.py", *_LOSSES)
 _ASKING = ("stages/teaching.py", "knowledge/base.py", "knowledge/prompts.py", "teachers/*.py", "models/*.py")
 
 #: Files whose behaviour a stage's version stands for, besides the stage's own file.
@@ -45,6 +46,7 @@ BUNDLES: dict[str, tuple[str, ...]] = {
         "stages/teacher_model.py",
         "knowledge/prompts.py",
     ),
+    "teacher_signals": (*_WEIGHTS, "training/data.py", "training/forward.py", *_LOSSES),
     "initial_student": (*_WEIGHTS, "training/presets.py", "training/tokenizer.py"),
     "student_checkpoint": _TRAINING,
     "control_checkpoint": _TRAINING,
@@ -70,6 +72,7 @@ PLUMBING = (
     "teachers/_journal.py",
     "teachers/_journal_sqlite.py",
     "teachers/journal.py",
+    "training/doctor.py",
     "training/launch.py",
     "training/metrics.py",
     "training/process.py",

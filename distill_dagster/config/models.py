@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from distill_dagster.config.source import (
     Columns,
@@ -49,6 +49,7 @@ __all__ = [
     "StudentOptions",
     "TaskSpec",
     "TeacherConfig",
+    "Term",
     "TermsConfig",
     "free",
     "identity",
@@ -57,13 +58,36 @@ __all__ = [
 # --- training -------------------------------------------------------------------------------------------------------
 
 
+class Term(Strict):
+    """An objective term with parameters of its own."""
+
+    model_config = ConfigDict(extra="allow")
+    weight: float = Field(default=1.0, ge=0, description="Share in the loss; every other key is a parameter")
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters beside the weight."""
+        return dict(self.model_extra or {})
+
+
+def _number_or_term(value: Any) -> str:
+    return "term" if isinstance(value, (dict, Term)) else "number"
+
+
+#: A weight, or a weight with parameters; told apart before validation, so that a fault is named once.
+AnyTerm = Annotated[Annotated[float, Tag("number")] | Annotated[Term, Tag("term")], Discriminator(_number_or_term)]
+
+
 class Recipe(Strict):
     """How a model is trained: data alone decides the rest.
 
     `threads` is identity because sums in another order round differently; checkpoint and log intervals are not.
     """
 
-    objective: dict[str, float] = Field(default_factory=lambda: {"sft": 1.0}, description="Objective terms by weight")
+    objective: dict[str, AnyTerm] = Field(
+        default_factory=lambda: {"sft": 1.0},
+        description="Objective terms: a weight, or a weight with the term's parameters",
+    )
     steps: int = Field(default=300, ge=1, description="Optimizer steps")
     batch_tokens: int = Field(default=4096, ge=64, description="Tokens in a batch, padding included")
     learning_rate: float = Field(default=1e-3, gt=0, description="Highest learning rate of AdamW")
@@ -90,12 +114,20 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _some_objective(self) -> Recipe:
-        for name, weight in self.objective.items():
+        for name, (weight, _) in self.terms.items():
             if weight < 0:
                 raise ValueError(f"objective term {name!r} has weight {weight:g}; give 0 or more")
-        if not any(self.objective.values()):
+        if not any(weight for weight, _ in self.terms.values()):
             raise ValueError("`objective` needs at least one term with a weight above 0")
         return self
+
+    @property
+    def terms(self) -> dict[str, tuple[float, dict[str, Any]]]:
+        """Weight and parameters of every objective term."""
+        return {
+            name: (term.weight, term.params) if isinstance(term, Term) else (term, {})
+            for name, term in self.objective.items()
+        }
 
 
 class FitOptions(Strict):

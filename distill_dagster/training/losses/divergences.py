@@ -15,7 +15,7 @@ import torch
 
 from distill_dagster.training.losses.kinds import Kind
 
-#: Log-probabilities are not taken to be lower than this: reverse divergences are infinite where a teacher gives nothing.
+#: A log-probability is taken to be no lower: reverse divergences are infinite where a teacher gives nothing.
 FLOOR = -60.0
 #: The student's log-probability of an empty bucket; its exponential is 0 in fp32.
 EMPTY = -200.0
