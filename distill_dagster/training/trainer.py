@@ -119,7 +119,11 @@ class _Run:
         self.model, self.recipe, self.folder, self.examples = model, recipe, folder, examples
         self.signals = signals
         self.padding = int(tokenizer.pad_token_id or 0)  # pyright: ignore[reportArgumentType]
-        self.terms = {name: (weight, build(name, params)) for name, (weight, params) in recipe.terms.items()}
+        built = {name: (weight, build(name, params)) for name, (weight, params) in recipe.terms.items()}
+        # A term of weight 0 is logged where it costs nothing; a teacher is not asked for it.
+        self.terms = {
+            name: (weight, term) for name, (weight, term) in built.items() if weight or not getattr(term, "need", None)
+        }
         self.forward = Forward(model, recipe.precision)
         self.parameters = {name: entry for name, entry in model.named_parameters() if entry.requires_grad}
         # Norms are vectors; an embedding's rows are as rare as its words, so decay would only shrink the rare ones.

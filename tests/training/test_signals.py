@@ -286,6 +286,14 @@ def test_a_checkpoint_belongs_to_its_signals(tokenizer, examples, captured, meta
     assert source.digest != other.digest
 
 
+def test_a_term_of_weight_0_asks_no_teacher(tokenizer, examples, tmp_path: Path) -> None:
+    from distill_dagster.training.trainer import train
+
+    objective = Recipe(objective={"sft": 1, "divergence": {"weight": 0}}).objective
+    recipe = RECIPE.model_copy(update={"objective": objective, "steps": 1})
+    assert train(student(tokenizer), tokenizer, examples, recipe, tmp_path)["loss"] > 0
+
+
 def test_parameters_of_objectives() -> None:
     from distill_dagster.training.objectives.base import Need, build, needs
 
