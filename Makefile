@@ -16,7 +16,7 @@ PYTHONS ?= 3.11 3.12 3.13
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo ui teacher test test-fast test-kill test-pythons bench-loss bench-signal lint format schema images constraints clean
+.PHONY: help venv bench-loss bench-signal bench-teacher demo ui teacher test test-fast test-kill test-pythons lint format schema images constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -74,6 +74,9 @@ bench-loss: venv ## one loss step beside TRL's, which gets an environment of its
 
 bench-signal: venv ## an epoch from stored signals beside one with the teacher in memory
 	$(BIN)/python benchmarks/signals.py $(ARGS)
+
+bench-teacher: venv ## asking a teacher through the journal, beside a bare HTTP client (two minutes, idle machine)
+	$(BIN)/python benchmarks/teacher.py $(ARGS)
 
 lint: venv ## ruff and pyright
 	$(BIN)/ruff check .

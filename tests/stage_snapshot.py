@@ -29,24 +29,41 @@ _LEAKS = ("stages/leakage.py", "filtering/_leakage.py", "filtering/_minhash.py",
 _WEIGHTS = ("models/*.py", "stages/models.py")
 _LOSSES = ("training/losses/*.py", "training/signals/*.py")
 _TRAINING = (*_WEIGHTS, "stages/training.py", "training/*.py", "training/objectives/*.py", *_LOSSES)
-_ASKING = ("stages/teaching.py", "knowledge/base.py", "knowledge/prompts.py", "teachers/*.py", "models/*.py")
+_ASKING = (
+    "stages/teaching.py",
+    "stages/egress.py",
+    "knowledge/base.py",
+    "knowledge/prompts.py",
+    "knowledge/_*.py",
+    "teachers/*.py",
+    "models/*.py",
+)
 
 #: Files whose behaviour a stage's version stands for, besides the stage's own file.
 BUNDLES: dict[str, tuple[str, ...]] = {
     "seed_set": (*_DATA, *_LEAKS),
     "eval_set": _DATA,
-    "prompt_set": _DATA,
+    "prompt_set": (*_DATA, "knowledge/_templates.py"),
     "teacher_model": (*_TRAINING, "knowledge/prompts.py"),
     "teacher_outputs": _ASKING,
     "filtered_dataset": (
         "filtering/engine.py",
         "filtering/base.py",
         "filtering/_*.py",
+        "stages/inheritance.py",
         "stages/leakage.py",
         "stages/teacher_model.py",
         "knowledge/prompts.py",
     ),
     "teacher_signals": (*_WEIGHTS, "training/data.py", "training/forward.py", *_LOSSES),
+    "preference_pairs": (
+        "filtering/engine.py",
+        "filtering/base.py",
+        "filtering/_*.py",
+        "stages/filtered_dataset.py",
+        "stages/inheritance.py",
+        "stages/leakage.py",
+    ),
     "initial_student": (*_WEIGHTS, "training/presets.py", "training/tokenizer.py"),
     "student_checkpoint": _TRAINING,
     "control_checkpoint": _TRAINING,
@@ -60,13 +77,16 @@ PLUMBING = (
     "domains/registry.py",
     "evaluation/chart.py",
     "evaluation/figures.py",
+    "evaluation/funnel.py",
     "evaluation/page.py",
     "evaluation/report.py",
     "evaluation/style.py",
     "evaluation/table.py",
     "stages/__init__.py",
     "stages/domain_models.py",
+    "stages/estimate.py",
     "stages/export.py",
+    "stages/metering.py",
     "stages/plugins.py",
     "stages/project.py",
     "teachers/_journal.py",
@@ -78,7 +98,18 @@ PLUMBING = (
     "training/process.py",
 )
 #: Where every file belongs to a unit, or is plumbing.
-COVERED = ("deployment", "domains", "evaluation", "filtering", "knowledge", "models", "stages", "teachers", "training")
+COVERED = (
+    "deployment",
+    "domains",
+    "evaluation",
+    "filtering",
+    "knowledge",
+    "models",
+    "privacy",
+    "stages",
+    "teachers",
+    "training",
+)
 
 
 @dataclass(frozen=True)
@@ -182,6 +213,8 @@ def units() -> Iterator[Unit]:
             if path.stem not in ("base", "engine", "prompts"):
                 version = _assigned(path, "version") or _assigned(PACKAGE / part / "base.py", "version") or ""
                 yield Unit(f"{part}/{path.stem}", version, _files(f"{part}/{path.name}"))
+    found = _assigned(PACKAGE / "privacy" / "mask.py", "VERSION") or ""
+    yield Unit("privacy", found, _files("privacy/*.py"))
     for folder in sorted(path for path in (PACKAGE / "domains").iterdir() if (path / "domain.py").exists()):
         yield Unit(f"domains/{folder.name}", _given(folder), _files(f"domains/{folder.name}/**/*.py"))
 

@@ -13,6 +13,7 @@ from distill_dagster.assets import (
     eval_set,
     filtered_dataset,
     initial_student,
+    preference_pairs,
     prompt_set,
     seed_set,
     student_checkpoint,
@@ -127,6 +128,8 @@ def _of_source(project: Project, source: SourceContext) -> dg.Definitions:
 
 def _of_pipeline(project: Project, pipeline: PipelineContext) -> dg.Definitions:
     modules = STUDENT_ASSETS if pipeline.data != pipeline.key else (*DATA_ASSETS, *STUDENT_ASSETS)
+    if (pipeline.key, preference_pairs.ARTIFACT) in project.nodes:
+        modules = (*modules, preference_pairs)
     owners = owners_of(pipeline.source, pipeline)
     assets = [module.asset(project, pipeline, owners) for module in modules]
     if (pipeline.key, teacher_signals.ARTIFACT) in project.nodes:

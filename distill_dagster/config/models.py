@@ -8,8 +8,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from distill_dagster.config.egress import EgressOptions, EndpointClass
+from distill_dagster.config.endpoint import EndpointOptions
+from distill_dagster.config.prices import BudgetOptions, PriceEntry, PricesConfig
+from distill_dagster.config.recipe import Recipe, Term
+from distill_dagster.config.recorded import RecordedOptions
 from distill_dagster.config.source import (
     Columns,
     DataFile,
@@ -26,10 +31,13 @@ __all__ = [
     "KINDS",
     "AnyConfig",
     "Block",
+    "BudgetOptions",
     "Columns",
     "ControlOptions",
     "DataFile",
     "DeployOptions",
+    "EndpointOptions",
+    "EgressOptions",
     "EvaluationOptions",
     "FitOptions",
     "GateOptions",
@@ -41,6 +49,7 @@ __all__ = [
     "PricesConfig",
     "Prompt",
     "Recipe",
+    "RecordedOptions",
     "Sampling",
     "ScheduleOptions",
     "SourceConfig",
@@ -56,78 +65,6 @@ __all__ = [
 ]
 
 # --- training -------------------------------------------------------------------------------------------------------
-
-
-class Term(Strict):
-    """An objective term with parameters of its own."""
-
-    model_config = ConfigDict(extra="allow")
-    weight: float = Field(default=1.0, ge=0, description="Share in the loss; every other key is a parameter")
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """The parameters beside the weight."""
-        return dict(self.model_extra or {})
-
-
-def _number_or_term(value: Any) -> str:
-    return "term" if isinstance(value, (dict, Term)) else "number"
-
-
-#: A weight, or a weight with parameters; told apart before validation, so that a fault is named once.
-AnyTerm = Annotated[Annotated[float, Tag("number")] | Annotated[Term, Tag("term")], Discriminator(_number_or_term)]
-
-
-class Recipe(Strict):
-    """How a model is trained: data alone decides the rest.
-
-    `threads` is identity because sums in another order round differently; checkpoint and log intervals are not.
-    """
-
-    objective: dict[str, AnyTerm] = Field(
-        default_factory=lambda: {"sft": 1.0},
-        description="Objective terms: a weight, or a weight with the term's parameters",
-    )
-    steps: int = Field(default=300, ge=1, description="Optimizer steps")
-    batch_tokens: int = Field(default=4096, ge=64, description="Tokens in a batch, padding included")
-    learning_rate: float = Field(default=1e-3, gt=0, description="Highest learning rate of AdamW")
-    schedule: Literal["cosine", "linear", "constant"] = Field(
-        default="cosine", description="How the rate falls after warm-up"
-    )
-    warmup_steps: int = Field(default=20, ge=0, description="Steps in which the rate rises from 0")
-    weight_decay: float = Field(default=0.01, ge=0, description="Decoupled weight decay of AdamW")
-    beta2: float = Field(default=0.98, gt=0, lt=1, description="Second-moment decay of AdamW")
-    grad_clip: float = Field(default=1.0, gt=0, description="Largest norm of a gradient")
-    prompt_loss_weight: float = Field(default=0.0, ge=0, description="Weight of the loss on prompt tokens")
-    gold_repeat: int = Field(
-        default=1, ge=1, description="How often a gold example stands in the data beside teacher examples"
-    )
-    max_length: int = Field(default=512, ge=8, description="Longest example in tokens; a longer one is an error")
-    seed: int = Field(default=0, description="Seed of weights and data order")
-    threads: int = Field(default=1, ge=1, le=64, description="CPU threads of the training process")
-    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="Precision of the forward pass")
-    save_precision: Literal["fp32", "fp16", "bf16"] = Field(
-        default="fp32", description="Precision of the sealed weights"
-    )
-    checkpoint_every: int = free(100, ge=1, description="Steps between checkpoints to resume from")
-    log_every: int = free(10, ge=1, description="Steps between lines of metrics.jsonl")
-
-    @model_validator(mode="after")
-    def _some_objective(self) -> Recipe:
-        for name, (weight, _) in self.terms.items():
-            if weight < 0:
-                raise ValueError(f"objective term {name!r} has weight {weight:g}; give 0 or more")
-        if not any(weight for weight, _ in self.terms.values()):
-            raise ValueError("`objective` needs at least one term with a weight above 0")
-        return self
-
-    @property
-    def terms(self) -> dict[str, tuple[float, dict[str, Any]]]:
-        """Weight and parameters of every objective term."""
-        return {
-            name: (term.weight, term.params) if isinstance(term, Term) else (term, {})
-            for name, term in self.objective.items()
-        }
 
 
 class FitOptions(Strict):
@@ -153,25 +90,54 @@ class Sampling(Strict):
 class TeacherConfig(Strict):
     """`kind: teacher`: who answers.
 
-    `model` is `domain:teacher` (the domain's committed one), `preset:NAME` (with `fit`), a folder, or a hub id.
+    `model` is `domain:teacher` (the domain's committed one), `preset:NAME` (with `fit`), a folder, or a hub id; behind
+    an `endpoint`, the name that its server knows.
     """
 
     kind: Literal["teacher"]
     name: Name
     backend: str = Field(default="transformers", description="How the model is reached")
     model: str = Field(
-        default="domain:teacher", description="domain:teacher, preset:NAME (with `fit`), a folder, or a hub id"
+        default="domain:teacher",
+        description="domain:teacher, preset:NAME (with `fit`), a folder, or a hub id; for an API, the server's name",
     )
-    revision: str | None = Field(default=None, description="Commit of the hub model")
+    revision: str | None = Field(
+        default=None, description="Commit of the hub model; for an API, whatever you declare: a new one asks anew"
+    )
+    endpoint: EndpointOptions | None = Field(default=None, description="Where an API teacher is reached")
     template: Literal["chat", "plain"] = Field(default="chat", description="plain: the text itself, no chat template")
     prompt_style: Literal["full", "short"] = Field(
         default="full", description="Which of the task's templates it is given"
     )
     sampling: Sampling = Field(default_factory=Sampling)
     fit: FitOptions | None = Field(default=None, description="Fit it on D_T first")
+    recorded: RecordedOptions | None = Field(
+        default=None, description="The answers of backend `recorded`: a file and what its columns hold"
+    )
+    prices: Name | None = free(None, description="Name of a `kind: prices` with a price of `model`")
+    budget: BudgetOptions | None = free(None, description="Stop, resumably, before more is spent")
+    egress_class: EndpointClass | None = free(
+        None,
+        description="Where questions go: local, own_network or third_party. By default local for weights on this "
+        "machine and for addresses of this machine, third_party for every other address",
+    )
     batch_size: int = free(64, ge=1, description="Questions answered together")
     threads: int = free(1, ge=1, description="CPU threads of a local model")
     dtype: Literal["fp32", "bf16"] = Field(default="fp32", description="Precision a local model runs in")
+
+    @model_validator(mode="after")
+    def _api_needs_endpoint(self) -> TeacherConfig:
+        if self.backend != "openai":
+            if self.endpoint is not None:
+                raise ValueError(f"`endpoint` belongs to backend 'openai', not {self.backend!r}")
+            return self
+        if self.endpoint is None:
+            raise ValueError("backend 'openai' needs an `endpoint` with the server's `url`")
+        if "model" not in self.model_fields_set or self.model.startswith(("domain:", "preset:")):
+            raise ValueError("backend 'openai' needs `model`: the name that the server knows it by")
+        if self.fit is not None:
+            raise ValueError("a teacher behind an API cannot be fitted here: leave `fit` out")
+        return self
 
     @model_validator(mode="after")
     def _preset_needs_fit(self) -> TeacherConfig:
@@ -179,24 +145,22 @@ class TeacherConfig(Strict):
             raise ValueError(f"model {self.model!r} has no weights yet: give `fit` with a recipe, to train it on D_T")
         return self
 
+    @model_validator(mode="after")
+    def _recorded_answers(self) -> TeacherConfig:
+        if self.backend == "recorded":
+            if self.recorded is None:
+                raise ValueError("backend `recorded` needs `recorded`: the file of answers and its columns")
+            if self.fit is not None:
+                raise ValueError("a file of answers cannot be fitted: leave out `fit`")
+        elif self.recorded is not None:
+            raise ValueError(f"`recorded` belongs to backend `recorded`, not to {self.backend!r}")
+        return self
 
-class PricesConfig(Strict):
-    """`kind: prices`: dated prices of teachers, in micro-units of the currency per million tokens."""
-
-    kind: Literal["prices"]
-    name: Name
-    currency: str = "USD"
-    entries: list[PriceEntry] = Field(default_factory=list)
-
-
-class PriceEntry(Strict):
-    """The price of one model from one day on."""
-
-    model: str
-    valid_from: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="First day of this price, YYYY-MM-DD")
-    input_per_million: float = Field(ge=0)
-    output_per_million: float = Field(ge=0)
-    source: str = ""
+    @model_validator(mode="after")
+    def _money_needs_prices(self) -> TeacherConfig:
+        if self.budget is not None and self.budget.money is not None and self.prices is None:
+            raise ValueError("a budget in `money` needs `prices`: the name of a `kind: prices`")
+        return self
 
 
 class TermsConfig(Strict):
@@ -353,8 +317,6 @@ class PipelineConfig(Strict):
         """Name that owns this pipeline's asset keys."""
         return self.name or self.source
 
-
-PricesConfig.model_rebuild()
 
 AnyConfig = Annotated[
     SourceConfig | PipelineConfig | TeacherConfig | PricesConfig | TermsConfig, Field(discriminator="kind")

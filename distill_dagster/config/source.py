@@ -6,7 +6,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from distill_dagster.config.egress import EgressOptions
 from distill_dagster.config.strict import Name, Strict, free
+from distill_dagster.config.styles import StyleName
 
 
 class GrammarOptions(Strict):
@@ -151,11 +153,15 @@ class TaskSpec(Strict):
 
 
 class Prompt(Strict):
-    """A prompt template in place of the domain's: Jinja2 with `input`, `context`, `choices`, `labels`."""
+    """A prompt template in place of the domain's: Jinja2 with `input`, `context`, `choices`, `labels`.
+
+    The styles beside `full` and `short` belong to kinds of knowledge; docs/knowledge.md says what each may read.
+    """
 
     task: Name
-    style: Literal["full", "short"] = Field(
-        default="short", description="full: for a general model; short: for a fitted one"
+    style: StyleName = Field(
+        default="short",
+        description="full: for a general model; short: for a fitted one; others: for one kind of knowledge",
     )
     system: str = Field(default="", description="Instruction; record text may not stand here")
     user: str = Field(default="{{ input }}", description="What the model is shown, with the record's input")
@@ -181,6 +187,11 @@ class SourceConfig(Strict):
     )
     prompts: list[Prompt] = Field(default_factory=list, description="Templates in place of the domain's")
     context_limit: int | None = Field(default=None, ge=1, description="Cut `context` to this many characters")
+    egress: EgressOptions = free(
+        default_factory=EgressOptions,
+        description="Where records may be sent, and what happens to personal data and secrets; it remakes what asks, "
+        "not the seeds",
+    )
     show_records: bool = free(False, description="Let Dagster show sample records of this source")
     owners: list[str] = free(
         default_factory=list, description="E-mail addresses or `team:...`; the domain's by default"

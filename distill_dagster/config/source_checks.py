@@ -9,12 +9,12 @@ from distill_dagster.config import paths
 from distill_dagster.config.models import SourceConfig
 from distill_dagster.config.problems import Key, Problem
 from distill_dagster.config.registry import nearest
+from distill_dagster.config.styles import STYLES
 from distill_dagster.config.yaml_reader import Document
 from distill_dagster.errors import ConfigError
 
-#: What a user template may read, and what a system template may: no record text.
-VARIABLES = ("input", "labels", "context", "choices", "rationale")
-SYSTEM_VARIABLES = ("labels", "rationale")
+#: What user templates may read and system templates may not: text of records and of models.
+RECORD_VARIABLES = {name for style in STYLES.values() for name in style.user if name not in style.system}
 
 
 def task_names(source: SourceConfig, domain: Any) -> list[str]:
@@ -86,8 +86,8 @@ def _templates(source: SourceConfig, domain: Any, document: Document, known: lis
         if (prompt.task, prompt.style) in own:
             yield document.problem(key, f"a second {prompt.style} template for task {prompt.task!r}.", "Keep one.")
         own.add((prompt.task, prompt.style))
-        yield from _template(prompt.system, (*key, "system"), SYSTEM_VARIABLES, document)
-        yield from _template(prompt.user, (*key, "user"), VARIABLES, document)
+        yield from _template(prompt.system, (*key, "system"), STYLES[prompt.style].system, document)
+        yield from _template(prompt.user, (*key, "user"), STYLES[prompt.style].user, document)
     shipped = {(template.task, template.style) for template in domain.templates}
     for task in domain.tasks:
         for style in ("full", "short"):
@@ -108,7 +108,7 @@ def _template(text: str, key: Key, allowed: tuple[str, ...], document: Document)
         return
     for name in sorted(used - set(allowed)):
         hint = nearest(name, allowed)
-        if name in VARIABLES:
+        if name in RECORD_VARIABLES:
             hint = "Record text stands in the user role only, so that it cannot give orders."
         yield document.problem(key, f"the template uses {name!r}, which it is not given.", hint)
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from distill_dagster.config.styles import StyleName
+
 ENTRY_POINT_GROUP = "distill_dagster.domains"
 
 #: The disjoint parts of a task's records. The first three make the seed set, the last two the evaluation set.
@@ -83,11 +85,12 @@ class PromptTemplate:
     """How a task is put to a model. Jinja2 source, rendered in a sandbox with `input`, `labels` and `context`.
 
     Two styles a task: `full` explains everything to a general-purpose teacher; `short` is what a small model
-    that was fitted on the task is given, and what students read.
+    that was fitted on the task is given, and what students read. A domain may ship the styles of single kinds of
+    knowledge as well (`config.styles`); a task without one gets a generic template.
     """
 
     task: str
-    style: Literal["full", "short"]
+    style: StyleName
     user: str
     system: str = ""
     version: str = "1"

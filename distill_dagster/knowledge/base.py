@@ -1,14 +1,14 @@
 """What a kind of knowledge is: questions for a teacher made from seeds, and candidates made from its answers.
 
-A kind is one file with one class `Kind`; its registry name is the file's name. Kinds do not ask: the journal does,
-between `requests` and `candidates`.
+A kind is one file with one class `Kind`; its registry name is the file's name. Kinds do not ask: the journal does. A
+kind that asks once has `requests` and `candidates`; one whose questions depend on earlier answers has `rounds`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import ValidationError
 
@@ -21,6 +21,9 @@ from distill_dagster.teachers.base import Request, Response
 PACKAGE = "distill_dagster.knowledge"
 
 Prompts = Mapping[tuple[str, str], Mapping[str, Any]]
+#: Who answers: the pipeline's teacher, or its student before training.
+Who = Literal["teacher", "student"]
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,8 @@ class Material:
 
     Attributes:
         tasks: Tasks by name.
-        seeds: SEED rows the teacher is to work on (for labeling: part `unlabeled`).
+        seeds: SEED rows of D_U, which the teacher is to work on.
+        gold: SEED rows of D_G, where a kind of the pipeline reads them.
         prompts: PROMPT rows by task and style.
         teacher: The teacher's configuration: prompt style and sampling.
     """
@@ -38,6 +42,7 @@ class Material:
     seeds: Sequence[Mapping[str, Any]]
     prompts: Prompts
     teacher: TeacherConfig
+    gold: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Question:
         prompt: `record_id` of the prompt row it was rendered from.
         refs: What it read, as CALL_INPUT has it: `(kind, ref_no)`, `("seed", 17)` for instance.
         notes: Whatever the kind wants back with the answer.
+        who: Whom it is put to.
     """
 
     request: Request
@@ -57,6 +63,29 @@ class Question:
     prompt: str
     refs: tuple[tuple[str, int], ...]
     notes: Mapping[str, Any] = field(default_factory=dict)
+    who: Who = "teacher"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question with what came back, and the number of the call in the CALL table."""
+
+    question: Question
+    response: Response
+    call_no: int
+
+
+@dataclass
+class Harvest:
+    """What a kind makes of its answers: rows of the tables of those names."""
+
+    candidates: list[Row] = field(default_factory=list)
+    judgements: list[Row] = field(default_factory=list)
+    comparisons: list[Row] = field(default_factory=list)
+
+
+#: Yields the questions of a round, is sent their answers in the same order, and returns what came of all.
+Rounds = Generator[list[Question], list[Answer], Harvest]
 
 
 class KindBase:
@@ -75,8 +104,33 @@ class KindBase:
     def __init__(self, params: Any) -> None:
         self.params = params
 
+    def styles(self) -> frozenset[str]:
+        """Prompt styles it needs beside the two that every task has."""
+        return frozenset()
+
+    def parts(self) -> frozenset[str]:
+        """Parts of the seed set it reads: unlabeled, gold. Never one that a model is examined on."""
+        return frozenset({"unlabeled"})
+
+    def asks(self) -> frozenset[Who]:
+        """Whom it asks."""
+        return frozenset({"teacher"})
+
+    def compares(self) -> bool:
+        """Whether it holds answers against each other, for the artifact `preference_pairs`."""
+        return False
+
+    def rounds(self, material: Material) -> Rounds:
+        """Question and answer, as often as the kind needs.
+
+        The questions of a round depend on the material and the earlier answers alone, in content and order.
+        """
+        answers = yield self.requests(material)
+        questions, responses = [one.question for one in answers], [one.response for one in answers]
+        return Harvest(self.candidates(material, questions, responses, answers[0].call_no if answers else 0))
+
     def requests(self, material: Material) -> list[Question]:
-        """The questions, in an order that the material alone decides."""
+        """The questions of a kind that asks once, in an order that the material alone decides."""
         raise NotImplementedError
 
     def candidates(

@@ -2,39 +2,38 @@
 
 The student reads the `short` template, whatever the teacher was shown, so that what it is trained on is what it
 will be given. With `rationale` the teacher explains before it answers (Hsieh et al. 2023); the explanation is kept
-in its own column.
+in its own column, and a text without a line that begins with `Answer:` is a failure of class `unparsed`.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import Field
 
 from distill_dagster.config.models import Strict
 from distill_dagster.errors import ConfigError
+from distill_dagster.knowledge._answers import STUDENT_STYLE
+from distill_dagster.knowledge._answers import prompt as prompt_of
+from distill_dagster.knowledge._labels import to_label
 from distill_dagster.knowledge.base import KindBase, Material, Question
 from distill_dagster.knowledge.prompts import reads, render
 from distill_dagster.records.messages import from_chat, message
 from distill_dagster.teachers.base import Request, Response
 
-STUDENT_STYLE = "short"
-
 _ANSWER = re.compile(r"^[\W_]*(?:the |my )?(?:final )?answer(?: is)?\**[ \t]*[:\uff1a]\**[ \t]*(.*)$", re.I | re.M)
-_SIGNS = re.compile(r"[\W_]+")
 
 
 class Kind(KindBase):
     """One question a seed and sample."""
 
-    version = "1"
+    version = "2"
 
     class Params(Strict):
         samples: int = Field(1, ge=1, description="Answers a seed; more than one needs a temperature above 0")
-        rationale: bool = Field(False, description="Ask for a worked answer; the `full` template is used")
+        rationale: bool = Field(False, description="Ask for a worked answer; template `rationale`, or `full`")
         rationale_tokens: int = Field(256, ge=1, description="Room for the rationale, beside the answer's")
         rationale_instruction: str = (
             "First explain in a few short sentences how you come to the answer. "
@@ -42,6 +41,10 @@ class Kind(KindBase):
         )
 
     params: Params
+
+    def styles(self) -> frozenset[str]:
+        """The worked style, which a domain or source may ship, where a rationale is asked for."""
+        return frozenset({"rationale"}) if self.params.rationale else frozenset()
 
     def requests(self, material: Material) -> list[Question]:
         """One question for each seed and sample, seed by seed.
@@ -56,16 +59,18 @@ class Kind(KindBase):
                 f"{self.params.samples} samples at temperature 0 are one answer, paid several times.",
                 f"Raise sampling.temperature of teacher {material.teacher.name!r}, or ask for one sample.",
             )
-        style = "full" if self.params.rationale else material.teacher.prompt_style
         questions = []
         for seed in material.seeds:
             task = seed["task"]
-            prompt = _prompt(material, task, style)
+            style = material.teacher.prompt_style
+            if self.params.rationale:
+                style = "rationale" if (task, "rationale") in material.prompts else "full"
+            prompt = prompt_of(material, task, style)
             chat = render(prompt, seed, rationale=self.params.rationale)
             room = sampling.max_new_tokens or material.tasks[task].max_new_tokens
             if self.params.rationale:
                 room = sampling.max_new_tokens or room + self.params.rationale_tokens
-                if "rationale" not in reads(prompt["user"] or "") | reads(prompt["system"] or ""):
+                if style == "full" and "rationale" not in reads(prompt["user"] or "") | reads(prompt["system"] or ""):
                     chat[-1] = {**chat[-1], "content": f"{chat[-1]['content']}\n\n{self.params.rationale_instruction}"}
             asked = {**sampling.model_dump(), "max_new_tokens": room}
             for sample in range(self.params.samples):
@@ -89,7 +94,7 @@ class Kind(KindBase):
         for number, (question, response) in enumerate(zip(questions, responses, strict=True)):
             seed = seeds[question.refs[0][1]]
             if seed["seed_no"] not in shown:
-                shown[seed["seed_no"]] = from_chat(render(_prompt(material, question.task, STUDENT_STYLE), seed))
+                shown[seed["seed_no"]] = from_chat(render(prompt_of(material, question.task, STUDENT_STYLE), seed))
             messages = shown[seed["seed_no"]]
             row = {
                 "seed_no": seed["seed_no"],
@@ -106,21 +111,14 @@ class Kind(KindBase):
                 rows.append({**row, "status": "failed", "failure": response.failure})
                 continue
             rationale, answer = split_rationale(response.text) if self.params.rationale else (None, response.text)
-            if answer is not None:
-                answer = to_label(answer, seed.get("choices") or material.tasks[question.task].labels)
-            said = response.text.strip() if answer is None else answer
+            if answer is None:
+                rows.append({**row, "status": "failed", "failure": "unparsed", "answer": None, "rationale": rationale})
+                continue
+            answer = to_label(answer, seed.get("choices") or material.tasks[question.task].labels)
             rows.append(
-                {**row, "messages": [*messages, message("assistant", said)], "answer": answer, "rationale": rationale}
+                {**row, "messages": [*messages, message("assistant", answer)], "answer": answer, "rationale": rationale}
             )
         return rows
-
-
-def _prompt(material: Material, task: str, style: str) -> Mapping[str, Any]:
-    if (task, style) not in material.prompts:
-        raise ConfigError(
-            f"prompt_set, task {task}", f"there is no {style!r} template.", "Add one under `prompts` of the source."
-        )
-    return material.prompts[task, style]
 
 
 def split_rationale(text: str) -> tuple[str | None, str | None]:
@@ -131,16 +129,3 @@ def split_rationale(text: str) -> tuple[str | None, str | None]:
     last = lines[-1]
     answer = last.group(1) if last.group(1).strip() else text[last.end() :]
     return text[: last.start()].strip() or None, answer.strip().strip("*").strip()
-
-
-def to_label(answer: str, labels: Sequence[str]) -> str:
-    """The label that an answer equals but for case, spaces and punctuation; the stripped answer where none does."""
-    answer = answer.strip()
-    if answer in labels:
-        return answer
-    same = [label for label in labels if _bare(label) == _bare(answer)]
-    return same[0] if len(same) == 1 and _bare(answer) else answer
-
-
-def _bare(text: str) -> str:
-    return _SIGNS.sub("", unicodedata.normalize("NFKC", text).casefold())

@@ -13,11 +13,10 @@ from typing import Any
 from jinja2 import StrictUndefined, Template, TemplateError, UndefinedError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from distill_dagster.config.styles import STYLES
 from distill_dagster.errors import ConfigError
+from distill_dagster.records.identity import digest
 from distill_dagster.records.messages import text_of
-
-#: What a user template may read. A system template may read `labels` and `rationale` only.
-VARIABLES = ("input", "labels", "context", "choices", "rationale")
 
 _SANDBOX = ImmutableSandboxedEnvironment(autoescape=False, undefined=StrictUndefined)
 
@@ -69,12 +68,57 @@ def render(template: Mapping[str, Any], seed: Mapping[str, Any], *, rationale: b
     return chat
 
 
+def put(
+    template: Mapping[str, Any], fixed: Mapping[str, Any], given: Mapping[str, Any]
+) -> tuple[list[dict[str, str]], str]:
+    """The chat of a template that works on texts (writes in their manner, judges them), and the mark of its fences.
+
+    Every text of `given` is set between fences that carry a mark. The mark is a digest of all of them, so no text can
+    close its own fence, and an answer that must repeat the mark cannot be copied out of a text.
+
+    Args:
+        template: PROMPT row.
+        fixed: Values that a person wrote in YAML; the system template reads these and `labels`.
+        given: Texts of records and models, or lists of them, for the user template alone.
+
+    Raises:
+        ConfigError: The template does not compile, or reads a name it is not given.
+    """
+    mark = digest([template.get("style"), sorted(given.items())])[:12]
+    shown = {
+        name: [fence(text, mark) for text in value] if isinstance(value, list) else fence(value, mark)
+        for name, value in given.items()
+    }
+    labels = list(template.get("labels") or ())
+    values = {"labels": labels, **fixed}
+    chat = []
+    if template.get("system"):
+        chat.append({"role": "system", "content": _fill(template, "system", **values)})
+    chat.append({"role": "user", "content": _fill(template, "user", **values, **shown, mark=mark)})
+    return chat, mark
+
+
+def fence(text: str, mark: str) -> str:
+    """A text between fences; nothing stays nothing, so that a template can leave out what is not there."""
+    return f"<<<{mark}\n{text}\n{mark}>>>" if text.strip() else ""
+
+
+def conversation(seed: Mapping[str, Any]) -> str:
+    """What a seed asks, as one text: the words of its only turn, or every turn after the name of its speaker."""
+    turns = list(seed["messages"])
+    if len(turns) == 1:
+        return text_of(turns)
+    said = {"assistant": "Assistant"}
+    return "\n\n".join(f"{said.get(turn['role'], 'User')}: {text_of([turn])}" for turn in turns)
+
+
 def _fill(template: Mapping[str, Any], role: str, **values: Any) -> str:
     place = f"{role} template of {template.get('task')}/{template.get('style')}"
     try:
         return _compiled(template[role] or "").render(values).strip()
     except UndefinedError as error:
-        known: Sequence[str] = VARIABLES if role == "user" else ("labels", "rationale")
+        style = STYLES.get(template.get("style") or "full", STYLES["full"])
+        known: Sequence[str] = style.user if role == "user" else style.system
         hint = " Record text goes in the user template." if role == "system" else ""
         raise ConfigError(place, f"{error}.", f"It may read {', '.join(known)}.{hint}") from error
     except TemplateError as error:

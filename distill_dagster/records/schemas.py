@@ -53,6 +53,7 @@ PROMPT = pa.schema(
 )
 
 #: One answer a teacher gave, or failed to give, for one question. `messages` is what a student would read and say.
+#: An input that is not a seed's own stands in `input`, and the record ids of the seeds it was made from in `origins`.
 CANDIDATE = pa.schema(
     [
         ("candidate_no", pa.int64()),
@@ -69,6 +70,8 @@ CANDIDATE = pa.schema(
         ("status", pa.string()),
         ("failure", pa.string()),
         ("finish_reason", pa.string()),
+        ("input", pa.string()),
+        ("origins", pa.list_(pa.string())),
     ]
 )
 
@@ -92,8 +95,93 @@ CALL = pa.schema(
     ]
 )
 
-#: What a call read: many to many, so few-shot, judges and revisions fit. `kind` is seed, exemplar, call or judged.
+#: What a call read: many to many, so few-shot, judges and revisions fit. `kind` is seed, exemplar, call, judged or
+#: passage; `ref_no` is a seed, a call, or a passage.
 CALL_INPUT = pa.schema([("call_no", pa.int64()), ("kind", pa.string()), ("ref_no", pa.int64())])
+
+#: What a judge said of one answer, or of two: one row a criterion. `method` is rate, compare or critique. `score` is on
+#: the judge's scale; `winner` is first or second, as the judge saw them, or tie.
+JUDGEMENT = pa.schema(
+    [
+        ("judgement_no", pa.int64()),
+        ("record_id", pa.string()),
+        ("call_no", pa.int64()),
+        ("judged_call_no", pa.int64()),
+        ("other_call_no", pa.int64()),
+        ("seed_record_id", pa.string()),
+        ("task", pa.string()),
+        ("method", pa.string()),
+        ("criterion", pa.string()),
+        ("score", pa.float64()),
+        ("winner", pa.string()),
+        ("text", pa.string()),
+        ("status", pa.string()),
+        ("failure", pa.string()),
+    ]
+)
+
+#: Two answers to one seed, held against each other. `verdict` is ok (then `winner` is first or second), tie,
+#: same_answer, order_bias or failed (then `failure` is its class).
+COMPARISON = pa.schema(
+    [
+        ("comparison_no", pa.int64()),
+        ("record_id", pa.string()),
+        ("seed_no", pa.int64()),
+        ("seed_record_id", pa.string()),
+        ("task", pa.string()),
+        ("method", pa.string()),
+        ("messages", MESSAGES),
+        ("first", pa.string()),
+        ("second", pa.string()),
+        ("first_call_no", pa.int64()),
+        ("second_call_no", pa.int64()),
+        ("first_finish_reason", pa.string()),
+        ("second_finish_reason", pa.string()),
+        ("first_score", pa.float64()),
+        ("second_score", pa.float64()),
+        ("verdict", pa.string()),
+        ("winner", pa.string()),
+        ("failure", pa.string()),
+    ]
+)
+
+#: A preference to train on: what the student reads, the better answer and the worse one, each with its call.
+PREFERENCE = pa.schema(
+    [
+        ("preference_no", pa.int64()),
+        ("record_id", pa.string()),
+        ("seed_no", pa.int64()),
+        ("seed_record_id", pa.string()),
+        ("task", pa.string()),
+        ("split", pa.string()),
+        ("messages", MESSAGES),
+        ("chosen", pa.string()),
+        ("rejected", pa.string()),
+        ("chosen_call_no", pa.int64()),
+        ("rejected_call_no", pa.int64()),
+        ("chosen_score", pa.float64()),
+        ("rejected_score", pa.float64()),
+        ("licence", pa.string()),
+        ("source_id", pa.string()),
+        ("subject_key", pa.string()),
+    ]
+)
+
+#: The egress gate's look at one question before it was asked: send, mask or refuse. `request_key` is that of the call
+#: as it was sent, none where it was refused. Findings are kinds and counts, never values.
+EGRESS = pa.schema(
+    [
+        ("look_no", pa.int64()),
+        ("seed_no", pa.int64()),
+        ("seed_record_id", pa.string()),
+        ("request_key", pa.string()),
+        ("endpoint", pa.string()),
+        ("verdict", pa.string()),
+        ("reason", pa.string()),
+        ("findings", pa.list_(pa.struct([("kind", pa.string()), ("count", pa.int64())]))),
+        ("policy", pa.string()),
+    ]
+)
 
 #: One rule's look at one candidate.
 LOOK = pa.struct(
@@ -133,6 +221,7 @@ DUPLICATE = pa.schema(
 )
 
 #: What a student trains on. `origin` is gold or teacher; a teacher example names its call, a gold one names none.
+#: `origins` are the record ids of the seeds that a written input was made from; licence, source and subject are theirs.
 EXAMPLE = pa.schema(
     [
         ("example_no", pa.int64()),
@@ -148,6 +237,8 @@ EXAMPLE = pa.schema(
         ("licence", pa.string()),
         ("source_id", pa.string()),
         ("subject_key", pa.string()),
+        ("rationale", pa.string()),
+        ("origins", pa.list_(pa.string())),
     ]
 )
 
@@ -169,7 +260,25 @@ ITEM_SCORE = pa.schema(
 
 #: Columns that number or locate a row; they are not content, so they stay out of its identity.
 NOT_IDENTITY = frozenset(
-    {"seed_no", "prompt_no", "candidate_no", "call_no", "example_no", "item_no", "record_id", "source_row"}
+    {
+        "seed_no",
+        "prompt_no",
+        "candidate_no",
+        "call_no",
+        "judgement_no",
+        "judged_call_no",
+        "other_call_no",
+        "comparison_no",
+        "first_call_no",
+        "second_call_no",
+        "preference_no",
+        "chosen_call_no",
+        "rejected_call_no",
+        "example_no",
+        "item_no",
+        "record_id",
+        "source_row",
+    }
 )
 
 TABLES = {
@@ -178,6 +287,10 @@ TABLES = {
     "candidate": CANDIDATE,
     "call": CALL,
     "call_input": CALL_INPUT,
+    "judgement": JUDGEMENT,
+    "comparison": COMPARISON,
+    "preference": PREFERENCE,
+    "egress": EGRESS,
     "decision": DECISION,
     "duplicate": DUPLICATE,
     "example": EXAMPLE,

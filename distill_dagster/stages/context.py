@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from distill_dagster.config.models import PipelineConfig, SourceConfig, TeacherConfig, identity
+from distill_dagster.config.models import PipelineConfig, PricesConfig, SourceConfig, TeacherConfig, identity
+from distill_dagster.config.styles import StyleName
 from distill_dagster.domains.base import Domain, Task
 from distill_dagster.domains.specs import task_names, task_specs
 from distill_dagster.storage.store import Version
@@ -27,12 +28,14 @@ class SourceContext:
         domain: The plugin.
         folder: Folder of the YAML file; data paths are relative to it.
         limit: At most this many records a task and part (a pilot), or None.
+        styles: Prompt styles that its pipelines need beside `full` and `short`, sorted.
     """
 
     config: SourceConfig
     domain: Domain
     folder: Path
     limit: int | None = None
+    styles: tuple[StyleName, ...] = ()
 
     @property
     def key(self) -> str:
@@ -70,6 +73,7 @@ class PipelineContext:
         folder: Folder of the YAML file.
         teacher_folder: Folder of the teacher's YAML file; a model path is relative to it.
         namespace: Whose journal answers are shared in.
+        prices: What the teacher's answers cost, where it names prices.
     """
 
     config: PipelineConfig
@@ -79,6 +83,7 @@ class PipelineContext:
     folder: Path
     teacher_folder: Path
     namespace: str
+    prices: PricesConfig | None = None
 
     @property
     def key(self) -> str:

@@ -10,16 +10,18 @@ import pyarrow.compute as pc
 from distill_dagster.config.models import identity
 from distill_dagster.errors import StoreError
 from distill_dagster.filtering import engine
+from distill_dagster.filtering._profile import profile
 from distill_dagster.filtering.base import Context, EvalText
 from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.records import tables
 from distill_dagster.records.messages import text_of
-from distill_dagster.stages import leakage, teacher_model
+from distill_dagster.stages import leakage, metering, teacher_model
 from distill_dagster.stages.context import PipelineContext
+from distill_dagster.stages.inheritance import Inheritance
 
-VERSION = "1"
+VERSION = "2"
 
 
 def node(pipeline: PipelineContext) -> Node:
@@ -52,7 +54,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
     job.progress(0, None, "leakage between seeds and evaluation")
     leakage.require_none(pipeline.source, seeds, evals)
     rows = {row["seed_no"]: row for row in seeds.to_pylist()}
-    candidates = _renumbered(job.inputs["outputs"].table("candidate"), seeds)
+    candidates = renumbered(job.inputs["outputs"].table("candidate"), seeds)
     job.progress(0, candidates.num_rows, "filtering")
     outcome = engine.run(
         candidates,
@@ -66,9 +68,13 @@ def make(job: Job, pipeline: PipelineContext) -> None:
                 for row in evals.select(["record_id", "task", "messages"]).to_pylist()
             ],
             verify=pipeline.source.domain.verify,
+            inputs={
+                row["candidate_no"]: row["input"] for row in candidates.to_pylist() if row.get("input") is not None
+            },
         ),
     )
     kept = set(outcome.kept)
+    inheritance = Inheritance(rows.values())
     gold = [
         row
         for row in teacher_model.gold_examples(
@@ -76,10 +82,10 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         )
         if row["task"] in pipeline.tasks
     ]
-    taught = [_example(row, rows[row["seed_no"]]) for row in candidates.to_pylist() if row["candidate_no"] in kept]
+    taught = [_example(row, inheritance) for row in candidates.to_pylist() if row["candidate_no"] in kept]
     fresh: list[dict[str, Any]] = [{**row, "example_no": None} for row in [*gold, *taught]]
     examples = tables.build("example", fresh)
-    laws.conserved(place, candidates.num_rows, len(taught), outcome.funnel, outcome.failed)
+    laws.conserved(place, candidates.num_rows, len(taught), outcome.funnel, outcome.failed, outcome.refused)
     laws.grounded(place, examples)
     laws.no_orphan(place, examples["call_no"], candidates["call_no"], "examples")
     laws.no_orphan(place, examples["seed_no"], seeds["seed_no"], "examples")
@@ -90,8 +96,13 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         "candidates": candidates.num_rows,
         **{f"dropped: {reason}": count for reason, count in outcome.funnel.items()},
         "failed": outcome.failed,
+        **({"refused": outcome.refused} if outcome.refused else {}),
         "kept": len(taught),
     }
+    paid = job.inputs["outputs"].run(job.input_runs["outputs"])["notes"].get("paid")
+    if paid is not None:
+        job.notes["cost"] = metering.per_kept(paid, len(taught))
+    job.notes["profile"] = profile(candidates, kept, pipeline.tasks)
     job.notes["counts"] = {
         "examples": examples.num_rows,
         "origins": laws.counts(examples["origin"].to_pylist()),
@@ -100,20 +111,22 @@ def make(job: Job, pipeline: PipelineContext) -> None:
     }
 
 
-def _renumbered(candidates: pa.Table, seeds: pa.Table) -> pa.Table:
-    """Candidates with the seed numbers of this seed set.
+def renumbered(answers: pa.Table, seeds: pa.Table) -> pa.Table:
+    """Candidates, or comparisons, with the seed numbers of this seed set.
 
-    Row numbers join tables of one version. The answers may have been made from an earlier seed set whose unlabeled
-    part was the same; the record id says which seed is meant.
+    Row numbers join tables of one version. The answers may have been made from an earlier seed set whose parts that a
+    teacher works on were the same; the record id says which seed is meant. A row without a seed keeps none.
     """
-    unlabeled = seeds.filter(pc.field("part") == "unlabeled")
+    asked = seeds.filter(pc.is_in(seeds["part"], value_set=pa.array(["unlabeled", "gold"])))
     numbers: dict[str, list[int]] = {}
-    for record, number in zip(unlabeled["record_id"].to_pylist(), unlabeled["seed_no"].to_pylist(), strict=True):
+    for record, number in zip(asked["record_id"].to_pylist(), asked["seed_no"].to_pylist(), strict=True):
         numbers.setdefault(record, []).append(number)
     # Equal records are told apart by their order, which is the same in both versions.
+    known = list(zip(answers["seed_record_id"].to_pylist(), answers["seed_no"].to_pylist(), strict=True))
     places: dict[str, dict[int, int]] = {}
-    for record, old in zip(candidates["seed_record_id"].to_pylist(), candidates["seed_no"].to_pylist(), strict=True):
-        places.setdefault(record, {}).setdefault(old, len(places[record]))
+    for record, old in known:
+        if record is not None:
+            places.setdefault(record, {}).setdefault(old, len(places[record]))
     strangers = [record for record in places if len(places[record]) > len(numbers.get(record, ()))]
     if strangers:
         raise StoreError(
@@ -121,15 +134,12 @@ def _renumbered(candidates: pa.Table, seeds: pa.Table) -> pa.Table:
             f"{len(strangers)} of its answers are about seeds that this seed set does not have.",
             "Materialize teacher_outputs first.",
         )
-    mapped = [
-        numbers[record][places[record][old]]
-        for record, old in zip(candidates["seed_record_id"].to_pylist(), candidates["seed_no"].to_pylist(), strict=True)
-    ]
-    column = candidates.column_names.index("seed_no")
-    return candidates.set_column(column, "seed_no", pa.array(mapped, pa.int64()))
+    mapped = [None if record is None else numbers[record][places[record][old]] for record, old in known]
+    column = answers.column_names.index("seed_no")
+    return answers.set_column(column, "seed_no", pa.array(mapped, pa.int64()))
 
 
-def _example(candidate: dict[str, Any], seed: dict[str, Any]) -> dict[str, Any]:
+def _example(candidate: dict[str, Any], inheritance: Inheritance) -> dict[str, Any]:
     return {
         "origin": "teacher",
         "seed_no": candidate["seed_no"],
@@ -139,7 +149,7 @@ def _example(candidate: dict[str, Any], seed: dict[str, Any]) -> dict[str, Any]:
         "split": "train",
         "messages": candidate["messages"],
         "weight": 1.0,
-        "licence": seed["licence"],
-        "source_id": seed["source_id"],
-        "subject_key": seed["subject_key"],
+        "rationale": candidate["rationale"],
+        "origins": candidate.get("origins"),
+        **inheritance.of(candidate),
     }

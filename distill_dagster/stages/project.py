@@ -9,8 +9,10 @@ from pathlib import Path
 
 from distill_dagster.config.load import ProjectConfig, load_project
 from distill_dagster.config.registry import nearest
+from distill_dagster.config.styles import STYLES, StyleName
 from distill_dagster.domains.registry import Domains, discover
 from distill_dagster.errors import ConfigError
+from distill_dagster.knowledge.base import load_kind
 from distill_dagster.lineage.engine import Made, Services, materialize
 from distill_dagster.lineage.graph import Node, ordered
 from distill_dagster.settings import Settings
@@ -23,6 +25,7 @@ from distill_dagster.stages import (
     eval_set,
     filtered_dataset,
     initial_student,
+    preference_pairs,
     prompt_set,
     seed_set,
     student_checkpoint,
@@ -38,6 +41,7 @@ PIPELINE_STAGES = {
     "teacher_model": teacher_model,
     "teacher_outputs": teacher_outputs,
     "filtered_dataset": filtered_dataset,
+    "preference_pairs": preference_pairs,
     "initial_student": initial_student,
     "student_checkpoint": student_checkpoint,
     "control_checkpoint": control_checkpoint,
@@ -72,10 +76,25 @@ class Project:
         """Sources by name."""
         return {
             name: SourceContext(
-                config, self.domains.get(config.domain), self.config.file_of("source", name).parent, self.limit
+                config,
+                self.domains.get(config.domain),
+                self.config.file_of("source", name).parent,
+                self.limit,
+                self._styles(name),
             )
             for name, config in self.config.sources.items()
         }
+
+    def _styles(self, source: str) -> tuple[StyleName, ...]:
+        """Prompt styles that kinds of knowledge of a source's pipelines need beside the usual ones."""
+        blocks = [
+            block
+            for pipeline in self.config.pipelines.values()
+            if pipeline.source == source and pipeline.data_from is None
+            for block in pipeline.knowledge
+        ]
+        wanted = set().union(*(load_kind(block).styles() for block in blocks))
+        return tuple(style for style in STYLES if style in wanted)
 
     @cached_property
     def pipelines(self) -> dict[str, PipelineContext]:
@@ -97,6 +116,7 @@ class Project:
             folder=self.config.file_of("pipeline", name).parent,
             teacher_folder=self.config.file_of("teacher", teacher).parent,
             namespace=self.settings.namespace,
+            prices=self.config.prices.get(self.config.teachers[teacher].prices or ""),
         )
 
     @cached_property
@@ -108,7 +128,9 @@ class Project:
                 node = stage.node(source)
                 found[node.key] = node
         for pipeline in self.pipelines.values():
-            own = STUDENT_ARTIFACTS if pipeline.data != pipeline.key else (*DATA_ARTIFACTS, *STUDENT_ARTIFACTS)
+            own = STUDENT_ARTIFACTS
+            if pipeline.data == pipeline.key:
+                own = (*DATA_ARTIFACTS, *preference_pairs.where_used(pipeline), *STUDENT_ARTIFACTS)
             for artifact in own:
                 node = PIPELINE_STAGES[artifact].node(pipeline)
                 found[node.key] = node
@@ -129,9 +151,10 @@ class Project:
         return self.pipelines[name]
 
     def needed(self, pipeline: str) -> list[Node]:
-        """Every node behind a pipeline's deployed student, parents first."""
+        """Every node behind a pipeline's deployed student, parents first, and its preference pairs where it has any."""
         wanted: set[Key] = set()
-        queue: list[Key] = [(self.pipeline(pipeline).key, "deployed_student")]
+        ends: list[Key] = [(self.pipeline(pipeline).key, name) for name in ("deployed_student", "preference_pairs")]
+        queue = [key for key in ends if key in self.nodes]
         while queue:
             key = queue.pop()
             if key in wanted:

@@ -1,9 +1,15 @@
-"""`prompt_set`: the target skill as versioned templates, one a task and style."""
+"""`prompt_set`: the target skill as versioned templates, one a task and style.
+
+Every task has the styles `full` and `short`. Others stand here only where a pipeline of the source lists a kind of
+knowledge that needs them, so a source that labels alone keeps its version.
+"""
 
 from __future__ import annotations
 
+from distill_dagster.config.styles import ALWAYS
 from distill_dagster.domains.base import PromptTemplate
 from distill_dagster.domains.generic import domain as generic
+from distill_dagster.knowledge import _templates
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node
 from distill_dagster.records import tables
@@ -21,6 +27,8 @@ def node(source: SourceContext) -> Node:
         "prompts": [prompt.model_dump() for prompt in source.config.prompts],
         "templates": [_as_dict(template) for template in source.domain.templates if template.task in names],
     }
+    if source.styles:
+        config["styles"] = list(source.styles)
     return Node(
         key=(source.key, "prompt_set"),
         version=VERSION,
@@ -43,19 +51,20 @@ def _as_dict(template: PromptTemplate) -> dict[str, str]:
 
 
 def templates(source: SourceContext) -> list[PromptTemplate]:
-    """The source's templates: its own, then the domain's, then the generic ones, for every task in both styles."""
+    """The source's templates: its own, then the domain's, then the generic ones, for every task in every style."""
     own = {(p.task, p.style): p for p in source.config.prompts}
     shipped = {(t.task, t.style): t for t in source.domain.templates}
     found: list[PromptTemplate] = []
     for name, task in source.tasks.items():
-        for style in ("full", "short"):
+        for style in (*ALWAYS, *source.styles):
             if (name, style) in own:
                 prompt = own[name, style]
                 found.append(PromptTemplate(task=name, style=style, user=prompt.user, system=prompt.system))
             elif (name, style) in shipped:
                 found.append(shipped[name, style])
             else:
-                found += [template for template in generic.templates(task) if template.style == style]
+                known = (*generic.templates(task), _templates.generic(task, style))
+                found += [template for template in known if template is not None and template.style == style]
     return found
 
 

@@ -123,11 +123,21 @@ def test_rationale(material):
     rows = kind.candidates(given, questions, responses)
     assert [row["answer"] for row in rows] == ["card arrival", None, "card_fee"]
     assert [row["rationale"] for row in rows] == ["They ask when.", "2 + 3 = 5", "A fee."]
+    assert [(row["status"], row.get("failure")) for row in rows] == [("ok", None), ("failed", "unparsed"), ("ok", None)]
+    assert [turn["role"] for turn in as_chat(rows[1]["messages"])] == ["user"], "no answer, nothing to train on"
     assert as_chat(rows[0]["messages"])[-1]["content"] == "card arrival"
     own = dict(given.prompts["route", "full"], user="{{ input }}{% if rationale %} Think, then Answer: x{% endif %}")
     prompts = {**given.prompts, ("route", "full"): own}
     asked = kind.requests(Material(given.tasks, given.seeds, prompts, given.teacher))
     assert asked[0].request.messages[-1]["content"] == "where is it Think, then Answer: x"
+    worked = dict(own, style="rationale", user="Work out {{ input }}; last line Answer: x", record_id="w")
+    prompts = {**given.prompts, ("route", "rationale"): worked}
+    asked = kind.requests(Material(given.tasks, given.seeds, prompts, given.teacher))
+    assert [question.request.messages[-1]["content"][:20] for question in asked[:2]] == [
+        "Work out where is it",
+        "Question: 2 and 3\n\nF",
+    ]
+    assert asked[0].prompt == "w" and asked[0].request.messages[-1]["content"].endswith("last line Answer: x")
 
 
 @pytest.mark.parametrize(

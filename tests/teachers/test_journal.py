@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill_dagster.errors import DistillError, LeaseError, StoreError
-from distill_dagster.teachers import _journal_sqlite
+from distill_dagster.teachers import _holder, _journal_sqlite
 from distill_dagster.teachers.base import Request, Response, request_key
 from distill_dagster.teachers.journal import Journal
 
@@ -257,16 +257,16 @@ def test_a_dead_holders_claims_pass_on_at_once(tmp_path):
 
 def test_a_process_number_in_new_hands_is_not_the_holder(tmp_path, monkeypatch):
     path = tmp_path / "j.sqlite"
-    monkeypatch.setattr(_journal_sqlite, "_started", lambda pid: "before")
+    monkeypatch.setattr(_holder, "started", lambda pid: "before")
     forsake(path)
-    monkeypatch.setattr(_journal_sqlite, "_started", lambda pid: "after")
+    monkeypatch.setattr(_holder, "started", lambda pid: "after")
     with Journal(path) as journal:
         assert journal.ask(FakeTeacher(), questions("a"), "n")[0][0].text == "answer to a"
 
 
 def test_a_holder_elsewhere_is_dead_when_its_beats_stop(tmp_path, monkeypatch):
     path = tmp_path / "j.sqlite"
-    monkeypatch.setattr(_journal_sqlite, "SILENCE", 0.6)
+    monkeypatch.setattr(_holder, "SILENCE", 0.6)
     forsake(path, place="another machine")
     with Journal(path, patience=0.1) as journal:
         with pytest.raises(LeaseError):

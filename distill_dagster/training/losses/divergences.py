@@ -7,7 +7,6 @@ bucket is then ψ − Q · Σψ, and inside a bucket it is shared out in proport
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_args
 
@@ -19,9 +18,6 @@ from distill_dagster.training.losses.kinds import Kind
 FLOOR = -60.0
 #: The student's log-probability of an empty bucket; its exponential is 0 in fp32.
 EMPTY = -200.0
-
-#: From (P, log P, Q, log Q) to each bucket's contribution, and ψ; all of one shape.
-Terms = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
