@@ -16,6 +16,7 @@ peers' own number, and the difference from the first is the share that comes fro
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
 import os
@@ -121,6 +122,8 @@ def step(inputs: Inputs, way: str) -> dict[str, float]:
     if way == "stored":
         inputs.stored()
     gc.collect()
+    # Memory that earlier steps freed goes back, or a step would find room that it does not show.
+    ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     before, wall, own = resident("VmRSS"), time.perf_counter(), time.process_time()
     loss = {"gkd": gkd, "distillation": distillation}.get(way, lambda given: ours(given, way))(inputs)
