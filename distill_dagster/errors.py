@@ -49,6 +49,10 @@ class PluginError(DistillError):
     """A domain plugin cannot be imported, or claims a name that is taken."""
 
 
+class TeacherError(DistillError):
+    """A teacher cannot go on answering; what it has answered is kept, and the same run goes on from there."""
+
+
 class LeaseError(DistillError):
     """Another process holds the work; the error names it."""
 

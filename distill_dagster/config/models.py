@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from distill_dagster.config.endpoint import EndpointOptions
 from distill_dagster.config.prices import BudgetOptions, PriceEntry, PricesConfig
 from distill_dagster.config.recorded import RecordedOptions
 from distill_dagster.config.source import (
@@ -33,6 +34,7 @@ __all__ = [
     "ControlOptions",
     "DataFile",
     "DeployOptions",
+    "EndpointOptions",
     "EvaluationOptions",
     "FitOptions",
     "GateOptions",
@@ -125,16 +127,21 @@ class Sampling(Strict):
 class TeacherConfig(Strict):
     """`kind: teacher`: who answers.
 
-    `model` is `domain:teacher` (the domain's committed one), `preset:NAME` (with `fit`), a folder, or a hub id.
+    `model` is `domain:teacher` (the domain's committed one), `preset:NAME` (with `fit`), a folder, or a hub id; behind
+    an `endpoint`, the name that its server knows.
     """
 
     kind: Literal["teacher"]
     name: Name
     backend: str = Field(default="transformers", description="How the model is reached")
     model: str = Field(
-        default="domain:teacher", description="domain:teacher, preset:NAME (with `fit`), a folder, or a hub id"
+        default="domain:teacher",
+        description="domain:teacher, preset:NAME (with `fit`), a folder, or a hub id; for an API, the server's name",
     )
-    revision: str | None = Field(default=None, description="Commit of the hub model")
+    revision: str | None = Field(
+        default=None, description="Commit of the hub model; for an API, whatever you declare: a new one asks anew"
+    )
+    endpoint: EndpointOptions | None = Field(default=None, description="Where an API teacher is reached")
     template: Literal["chat", "plain"] = Field(default="chat", description="plain: the text itself, no chat template")
     prompt_style: Literal["full", "short"] = Field(
         default="full", description="Which of the task's templates it is given"
@@ -149,6 +156,20 @@ class TeacherConfig(Strict):
     batch_size: int = free(64, ge=1, description="Questions answered together")
     threads: int = free(1, ge=1, description="CPU threads of a local model")
     dtype: Literal["fp32", "bf16"] = Field(default="fp32", description="Precision a local model runs in")
+
+    @model_validator(mode="after")
+    def _api_needs_endpoint(self) -> TeacherConfig:
+        if self.backend != "openai":
+            if self.endpoint is not None:
+                raise ValueError(f"`endpoint` belongs to backend 'openai', not {self.backend!r}")
+            return self
+        if self.endpoint is None:
+            raise ValueError("backend 'openai' needs an `endpoint` with the server's `url`")
+        if "model" not in self.model_fields_set or self.model.startswith(("domain:", "preset:")):
+            raise ValueError("backend 'openai' needs `model`: the name that the server knows it by")
+        if self.fit is not None:
+            raise ValueError("a teacher behind an API cannot be fitted here: leave `fit` out")
+        return self
 
     @model_validator(mode="after")
     def _preset_needs_fit(self) -> TeacherConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from distill_dagster.config.models import identity
+from distill_dagster.config.models import TeacherConfig, identity
 from distill_dagster.domains.base import Domain
 from distill_dagster.knowledge import prompts as prompting
 from distill_dagster.lineage.engine import Job
@@ -33,6 +33,8 @@ def node(pipeline: PipelineContext) -> Node:
     }
     if teacher.recorded is not None:
         config = {"name": teacher.name, "backend": teacher.backend, "recorded": recorded.mapping(teacher.recorded)}
+    if teacher.endpoint is not None:
+        config["endpoint"] = endpoint_identity(teacher)
     parents: tuple[Parent, ...] = ()
     if teacher.fit is not None:
         parents = (
@@ -61,6 +63,18 @@ def answers(pipeline: PipelineContext) -> recorded.Backend:
     teacher = pipeline.teacher
     assert teacher.recorded is not None
     return recorded.Backend(teacher.recorded, pipeline.teacher_folder, identity=teacher.name)
+
+
+def endpoint_identity(teacher: TeacherConfig) -> dict[str, Any]:
+    """What of an endpoint makes its answers what they are; the address only where no revision is declared."""
+    assert teacher.endpoint is not None
+    kept = identity(teacher.endpoint)
+    return kept if teacher.revision is not None else {**kept, "url": teacher.endpoint.url}
+
+
+def declared(teacher: TeacherConfig) -> str:
+    """The declared name of an API teacher, as the journal lists it: name, model, revision."""
+    return f"{teacher.name} {teacher.model}" + (f"@{teacher.revision}" if teacher.revision is not None else "")
 
 
 def is_local(pipeline: PipelineContext) -> bool:
@@ -110,6 +124,8 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         record |= {"mapping": recorded.mapping(teacher.recorded), "revision": file.revision}
     else:
         record["revision"] = teacher.revision
+        if teacher.endpoint is not None:
+            record["endpoint"] = endpoint_identity(teacher)
     job.draft.write_json("teacher.json", record)
     fitted = job.notes.get("training", {})
     job.notes["counts"] = {"parameters": record.get("parameters", fitted.get("parameters"))}

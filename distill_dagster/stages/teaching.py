@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,15 @@ def open_teacher(pipeline: PipelineContext, version: Version) -> Teacher:
     if teacher.recorded is not None:
         return _recorded(pipeline, version)
     backend = registry.load(BACKENDS, teacher.backend, "Backend", f"teacher {teacher.name}: backend")
-    folder = teacher_model.weights(pipeline, version)
+    if teacher.endpoint is not None:
+        return backend(
+            teacher.model,
+            endpoint=teacher.endpoint,
+            identity=teacher_model.declared(teacher),
+            revision=version.version,
+        )
     return backend(
-        folder,
+        teacher_model.weights(pipeline, version),
         identity=teacher.name,
         revision=version.version,
         template=teacher.template,
@@ -80,9 +87,35 @@ def ask(
         Responses and infos in the order of the requests, and the micro-units that the journal says were paid here.
     """
     with open_journal(job.services.state) as journal:
+        earlier = journal.served(teacher.identity)
         teacher = metering.metered(pipeline, teacher, journal.store, requests)
         responses, infos = journal.ask(
             teacher, requests, pipeline.namespace, progress=lambda done, total: job.progress(done, total, note)
         )
         metering.note_paid(job.notes, pipeline, teacher, journal.store, requests)
+        if teacher_is_remote(teacher):
+            note_served(job, earlier, responses)
         return responses, infos, journal.spent()
+
+
+def teacher_is_remote(teacher: Teacher) -> bool:
+    """Does a server say which model answered?"""
+    return hasattr(teacher, "remember")
+
+
+def note_served(job: Job, earlier: Mapping[str, int], responses: Sequence[Response]) -> None:
+    """Note which model strings this run's answers came from, and which earlier ones: the check `served_model` reads it.
+
+    Args:
+        job: The stage at work.
+        earlier: Answers of this teacher by model string, before this run.
+        responses: All responses of this run, reused ones included.
+    """
+    said = job.notes.setdefault("served_model", {"earlier": dict(earlier), "here": {}})
+    for name, count in Counter(r.served_model for r in responses if r.failure is None).items():
+        said["here"][name] = said["here"].get(name, 0) + count
+    failed = Counter(r.failure for r in responses if r.failure is not None)
+    if failed:
+        classes = job.notes.setdefault("failures", {})
+        for name, count in failed.items():
+            classes[name] = classes.get(name, 0) + count

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple, Protocol
 
-from distill_dagster.teachers.base import Response
+from distill_dagster.teachers.base import Response, TokenLogprob
 
 Outcome = Literal["sent", "answered", "failed", "malformed", "unknown"]
 
@@ -15,6 +16,21 @@ Outcome = Literal["sent", "answered", "failed", "malformed", "unknown"]
 def utc_now() -> str:
     """The time in UTC, ISO 8601 with microseconds."""
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def dump_logprobs(logprobs: tuple[TokenLogprob, ...] | None) -> str | None:
+    """Log-probabilities as JSON text, `[[token, logprob, [[token, logprob], ...]], ...]`; None for none."""
+    if logprobs is None:
+        return None
+    rows = [[entry.token, entry.logprob, entry.top] for entry in logprobs]
+    return json.dumps(rows, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def load_logprobs(text: str | None) -> tuple[TokenLogprob, ...] | None:
+    """What `dump_logprobs` wrote."""
+    if text is None:
+        return None
+    return tuple(TokenLogprob(token, value, tuple((t, v) for t, v in top)) for token, value, top in json.loads(text))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 from distill_dagster.errors import ConfigError, StoreError
 from distill_dagster.storage.faults import fault_point
-from distill_dagster.teachers._journal import Account, Asked, Attempt, Claim, Entry, Settled, Usage, utc_now
+from distill_dagster.teachers._journal import (
+    Account,
+    Asked,
+    Attempt,
+    Claim,
+    Entry,
+    Settled,
+    Usage,
+    dump_logprobs,
+    load_logprobs,
+    utc_now,
+)
 from distill_dagster.teachers.base import Response
 
 if TYPE_CHECKING:
@@ -46,7 +57,7 @@ CREATE INDEX attempt_key ON {SCHEMA}.attempt (key);
 CREATE INDEX attempt_open ON {SCHEMA}.attempt (holder) WHERE outcome = 'sent';
 CREATE TABLE {SCHEMA}.answer (key text PRIMARY KEY, attempt bigint NOT NULL REFERENCES {SCHEMA}.attempt (number),
     text bytea NOT NULL, finish_reason text NOT NULL, served_model bytea NOT NULL, input_tokens bigint NOT NULL,
-    output_tokens bigint NOT NULL);
+    output_tokens bigint NOT NULL, logprobs text);
 CREATE TABLE {SCHEMA}.quarantine (attempt bigint PRIMARY KEY REFERENCES {SCHEMA}.attempt (number), detail bytea,
     raw bytea);
 INSERT INTO {SCHEMA}.format VALUES ({FORMAT});
@@ -97,7 +108,7 @@ class PostgresStore:
     def _open(self) -> None:
         with self._commit("open"):
             if self._one("SELECT to_regclass(%s)", [f"{SCHEMA}.format"]) is None:
-                self._db.execute(_TABLES)  # pyright: ignore[reportArgumentType]
+                self._db.execute(_TABLES)  # pyright: ignore
             version = self._one(f"SELECT max(version) FROM {SCHEMA}.format")
             if version > FORMAT:
                 raise StoreError(
@@ -117,15 +128,16 @@ class PostgresStore:
     def known(self, keys: Sequence[str]) -> dict[str, Entry]:
         with self._lock, self._faults():
             rows = self._all(
-                "SELECT answer.key, text, finish_reason, served_model, input_tokens, output_tokens, sent_at,"
+                "SELECT answer.key, text, finish_reason, served_model, input_tokens, output_tokens, logprobs, sent_at,"
                 f" received_at, cost_micros FROM {SCHEMA}.answer JOIN {SCHEMA}.attempt ON number = attempt"
                 " WHERE answer.key = ANY(%s)",
                 [list(keys)],
             )
-        return {
-            key: Entry(key, Response(_text(said), finish, _text(served), read, written), sent_at, received_at, cost)
-            for key, said, finish, served, read, written, sent_at, received_at, cost in rows
-        }
+        found: dict[str, Entry] = {}
+        for key, said, finish, served, read, written, logprobs, sent_at, received_at, cost in rows:
+            response = Response(_text(said), finish, _text(served), read, written, logprobs=load_logprobs(logprobs))
+            found[key] = Entry(key, response, sent_at, received_at, cost)
+        return found
 
     def claim(self, keys: Sequence[str]) -> Claim:
         with self._commit("claim"):
@@ -197,7 +209,7 @@ class PostgresStore:
             answered = [result for result in results if result.outcome == "answered"]
             self._db.execute(
                 f"INSERT INTO {SCHEMA}.answer SELECT * FROM unnest(%s::text[], %s::bigint[], %s::bytea[], %s::text[],"
-                " %s::bytea[], %s::bigint[], %s::bigint[]) ON CONFLICT (key) DO NOTHING",
+                " %s::bytea[], %s::bigint[], %s::bigint[], %s::text[]) ON CONFLICT (key) DO NOTHING",
                 [
                     [result.key for result in answered],
                     [result.attempt for result in answered],
@@ -206,6 +218,7 @@ class PostgresStore:
                     [result.response.served_model.encode() for result in answered],
                     [result.response.input_tokens for result in answered],
                     [result.response.output_tokens for result in answered],
+                    [dump_logprobs(result.response.logprobs) for result in answered],
                 ],
             )
             for result in results:

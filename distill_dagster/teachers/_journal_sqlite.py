@@ -19,7 +19,18 @@ from uuid import uuid4
 from distill_dagster.errors import StoreError
 from distill_dagster.storage.faults import fault_point
 from distill_dagster.teachers import _holder
-from distill_dagster.teachers._journal import Account, Asked, Attempt, Claim, Entry, Settled, Usage, utc_now
+from distill_dagster.teachers._journal import (
+    Account,
+    Asked,
+    Attempt,
+    Claim,
+    Entry,
+    Settled,
+    Usage,
+    dump_logprobs,
+    load_logprobs,
+    utc_now,
+)
 from distill_dagster.teachers.base import Response
 
 FORMAT = 1
@@ -40,6 +51,8 @@ CREATE TABLE answer (key TEXT PRIMARY KEY, attempt INTEGER NOT NULL REFERENCES a
     output_tokens INTEGER NOT NULL);
 CREATE TABLE quarantine (attempt INTEGER PRIMARY KEY REFERENCES attempt (number), detail TEXT, raw BLOB);
 """
+#: Beside the tables of format 1, which stay as they are: a release that knows only those still reads every answer.
+_LOGPROBS = "CREATE TABLE IF NOT EXISTS answer_logprobs (key TEXT PRIMARY KEY, logprobs TEXT NOT NULL) WITHOUT ROWID"
 
 
 class SqliteStore:
@@ -84,6 +97,7 @@ class SqliteStore:
                 for statement in _TABLES.split(";"):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version = {FORMAT}")
+            self._db.execute(_LOGPROBS)
             for holder in self._all("SELECT id FROM holder"):
                 self._bury_if_dead(holder[0])
             self._db.execute(
@@ -110,12 +124,14 @@ class SqliteStore:
         with self._lock, self._faults():
             for part, marks in _chunks(keys):
                 rows = self._all(
-                    "SELECT key, text, finish_reason, served_model, input_tokens, output_tokens, sent_at, received_at,"
-                    f" cost_micros FROM answer JOIN attempt USING (key) WHERE number = attempt AND key IN ({marks})",
+                    "SELECT key, text, finish_reason, served_model, input_tokens, output_tokens, logprobs, sent_at,"
+                    " received_at, cost_micros FROM answer JOIN attempt USING (key)"
+                    f" LEFT JOIN answer_logprobs USING (key) WHERE number = attempt AND key IN ({marks})",
                     part,
                 )
-                for key, text, finish, served, read, written, sent_at, received_at, cost in rows:
-                    found[key] = Entry(key, Response(text, finish, served, read, written), sent_at, received_at, cost)
+                for key, *said, logprobs, sent_at, received_at, cost in rows:
+                    response = Response(*said, logprobs=load_logprobs(logprobs))
+                    found[key] = Entry(key, response, sent_at, received_at, cost)
         return found
 
     def claim(self, keys: Sequence[str]) -> Claim:
@@ -171,7 +187,7 @@ class SqliteStore:
                     (result.outcome, response.failure, result.received_at, result.cost_micros, result.attempt),
                 )
                 if result.outcome == "answered":
-                    self._db.execute(
+                    first = self._db.execute(
                         "INSERT OR IGNORE INTO answer VALUES (?, ?, ?, ?, ?, ?, ?)",
                         (
                             result.key,
@@ -183,6 +199,10 @@ class SqliteStore:
                             response.output_tokens,
                         ),
                     )
+                    if first.rowcount and response.logprobs is not None:
+                        self._db.execute(
+                            "INSERT INTO answer_logprobs VALUES (?, ?)", (result.key, dump_logprobs(response.logprobs))
+                        )
                 elif result.outcome == "malformed":
                     self._db.execute(
                         "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)",

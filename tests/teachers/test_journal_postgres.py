@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Place
+from places import Place
 from test_journal import FakeTeacher, question, questions
 
 from distill_dagster.errors import ConfigError, LeaseError, StoreError
 from distill_dagster.teachers._journal import Asked
 from distill_dagster.teachers._journal_sqlite import SqliteStore
-from distill_dagster.teachers.base import Response, request_key
+from distill_dagster.teachers.base import Response, TokenLogprob, request_key
 from distill_dagster.teachers.stores import open_journal, open_store
 
 WORKER = Path(__file__).with_name("journal_worker.py")
@@ -52,7 +52,8 @@ def test_a_holder_lives_as_long_as_its_session(database):
 
 @pytest.mark.postgres
 def test_text_that_postgresql_does_not_hold_as_text(database):
-    odd = Response("a\x00b \U0001f600", "stop", "mo\x00del", 1, 2)
+    logprobs = (TokenLogprob("a\x00", -0.5, (("a", -0.5), ("é", -1.25))), TokenLogprob("b", -0.1))
+    odd = Response("a\x00b \U0001f600", "stop", "mo\x00del", 1, 2, logprobs=logprobs)
     with database.open() as journal:
         assert journal.ask(FakeTeacher(faults={"a": odd}), questions("a"), "n")[0] == [odd]
     with database.open() as journal:
