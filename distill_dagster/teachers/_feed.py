@@ -87,7 +87,8 @@ class Feed:
         """Seconds until a failed question may be asked again; None while others come before it, or none waits."""
         if self.fresh or self.ready or not self.again:
             return None if self.open else 0.0
-        return max(0.0, self.again[0][0] - time.monotonic())
+        # A question that is due may find no room yet; without anything under way only the session can say why.
+        return max(0.05 if self.open else 0.0, self.again[0][0] - time.monotonic())
 
     def _hand_out(self, session: Session) -> None:
         room = session.room()
