@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from places import Place
 from test_journal import FakeTeacher, question, questions
+from test_journal_kills import Run, kill_at_random
 
 from distill_dagster.errors import ConfigError, LeaseError, StoreError
 from distill_dagster.teachers._journal import Asked
@@ -77,6 +78,12 @@ def test_processes_share_the_work(database, tmp_path):
     assert sorted(asked) == sorted(f"question {at}" for at in range(60))
     assert len({Path(answers).read_text().count("answer to") for _, answers in files}) == 1
     assert database.rows("SELECT outcome, COUNT(*) FROM attempt GROUP BY outcome") == [("answered", 60)]
+
+
+@pytest.mark.postgres
+def test_killed_processes_pay_nothing_twice(database, tmp_path):
+    """Two of the kills that test_journal_kills.py makes by the dozen, so that every run of the tests has some."""
+    kill_at_random(Run(tmp_path, database, 8, True), kills=2, seed=9)
 
 
 @pytest.mark.postgres
