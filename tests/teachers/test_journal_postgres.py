@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from journal_place import Place
+from journal_places import Place
 from test_journal import FakeTeacher, question, questions
 from test_journal_kills import Run, kill_at_random
 
