@@ -33,6 +33,7 @@ class Look:
         threshold: The bound the score was held against.
         detail: Evidence for a reader: a twin, the item that was matched, the verifier's words.
         twin: Number of the candidate that stands in for this one, where it is a duplicate.
+        rewrite: A kept candidate is kept as the rule's `rewrite` makes it.
     """
 
     verdict: Literal["keep", "drop"] = "keep"
@@ -41,6 +42,7 @@ class Look:
     threshold: float | None = None
     detail: str | None = None
     twin: int | None = None
+    rewrite: bool = False
 
 
 KEEP = Look()
@@ -175,4 +177,8 @@ class RuleBase:
 
     def look(self, candidates: Batch, context: Context) -> list[Look]:
         """One look for each candidate, in order."""
+        raise NotImplementedError
+
+    def rewrite(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The CANDIDATE row as it is to be kept, where a look asked for it. Later rules still look at the original."""
         raise NotImplementedError

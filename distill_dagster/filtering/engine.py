@@ -7,7 +7,7 @@ mode `all` every rule looks at every answered candidate. Both modes keep the sam
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +37,7 @@ class Outcome:
         candidates: How many there were.
         failed: How many the teacher did not answer.
         refused: How many the egress gate did not let it be asked.
+        rewritten: CANDIDATE rows, by number, of those kept in another form than they came in.
     """
 
     decisions: pa.Table
@@ -46,6 +47,7 @@ class Outcome:
     candidates: int
     failed: int
     refused: int = 0
+    rewritten: Mapping[int, dict[str, Any]] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raise LawError unless every candidate is accounted for exactly once."""
@@ -113,6 +115,7 @@ def run(candidates: pa.Table, rules: Sequence[Block], mode: Literal["first", "al
     reasons: list[str | None] = [None] * len(rows)
     funnel: dict[str, int] = {}
     twins: list[dict[str, Any]] = []
+    changes: dict[int, list[RuleBase]] = {}
     for name, rule in loaded:
         seen = np.flatnonzero(~batch.dropped) if mode == "first" else np.arange(len(rows))
         part = batch.take(seen)
@@ -120,6 +123,8 @@ def run(candidates: pa.Table, rules: Sequence[Block], mode: Literal["first", "al
         found: dict[str, int] = {}
         for position, look in zip(seen.tolist(), given, strict=True):
             looks[position].append(_look_row(name, rule, look))
+            if look.rewrite:
+                changes.setdefault(position, []).append(rule)
             if look.verdict == KEPT or batch.dropped[position]:
                 continue
             reason = f"{name}.{look.reason}" if look.reason else name
@@ -146,6 +151,7 @@ def run(candidates: pa.Table, rules: Sequence[Block], mode: Literal["first", "al
         candidates=len(number),
         failed=len(number) - len(rows) - refused,
         refused=refused,
+        rewritten=_rewritten(batch, {at: rules for at, rules in changes.items() if reasons[at] is None}),
     )
     outcome.check()
     return outcome
@@ -168,6 +174,17 @@ def _look(name: str, rule: RuleBase, part: Batch, context: Context) -> list[Look
         if look.verdict == DROPPED and look.twin is not None and (look.twin not in alive or look.twin == number):
             raise LawError(place, f"candidate {number} was dropped for {look.twin}, which cannot stand in for it.")
     return given
+
+
+def _rewritten(batch: Batch, changes: Mapping[int, Sequence[RuleBase]]) -> dict[int, dict[str, Any]]:
+    """Kept candidates as their rules rewrite them, rule after rule."""
+    found = {}
+    for position, rules in sorted(changes.items()):
+        row = batch.table.slice(position, 1).to_pylist()[0]
+        for rule in rules:
+            row = rule.rewrite(row)
+        found[row["candidate_no"]] = row
+    return found
 
 
 def _look_row(name: str, rule: RuleBase, look: Look) -> dict[str, Any]:

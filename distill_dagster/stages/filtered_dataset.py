@@ -80,7 +80,11 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         )
         if row["task"] in pipeline.tasks
     ]
-    taught = [_example(row, inheritance) for row in candidates.to_pylist() if row["candidate_no"] in kept]
+    taught = [
+        _example(outcome.rewritten.get(row["candidate_no"], row), inheritance)
+        for row in candidates.to_pylist()
+        if row["candidate_no"] in kept
+    ]
     fresh: list[dict[str, Any]] = [{**row, "example_no": None} for row in [*gold, *taught]]
     examples = tables.build("example", fresh)
     laws.conserved(place, candidates.num_rows, len(taught), outcome.funnel, outcome.failed, outcome.refused)

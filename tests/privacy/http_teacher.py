@@ -5,20 +5,21 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from distill_dagster.teachers.base import Request, Response
 
 
 class RecordingServer(ThreadingHTTPServer):
-    """Answers `red` to every POST."""
+    """Answers every POST with what `answer` makes of its body."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.bodies: list[bytes] = []
+        self.answer: Callable[[str], str] = lambda body: "red"
         self.thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
 
     def __enter__(self) -> RecordingServer:
@@ -38,8 +39,9 @@ class _Handler(BaseHTTPRequestHandler):
     server: RecordingServer
 
     def do_POST(self) -> None:
-        self.server.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
-        answer = b'{"text": "red"}'
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.bodies.append(body)
+        answer = json.dumps({"text": self.server.answer(body.decode())}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
