@@ -1,9 +1,9 @@
 """Near-duplicate removal beside datatrove's MinHash: `make bench-dedup`, or `python benchmarks/dedup.py --rows 100000`.
 
 Both get the same documents, in turn, in the same run; each in processes of its own. Ours is one process with one
-thread. datatrove runs its four steps (signatures, buckets, clusters, filter) with two workers, word 3-shingles as
-ours, 14 buckets of 8 hashes (its default), from and to JSON lines on disk. Its Python environment is made under
-`benchmarks/.venv-datatrove` on the first run.
+Both get the same documents, in turn, in the same run; each in processes of its own. Ours is one process and one
+disk: word 3-shingles as ours, split at white space, 14 buckets of 8 hashes (its default). Its Python environment is
+made under `benchmarks/.venv-datatrove` on the first run.
 
 A table is printed, and last one line of JSON a measure. A loaded machine is refused unless `--force` is given.
 """
@@ -112,7 +112,7 @@ def measures(mine: list[dict], theirs: list[dict], known: list[Document], versio
     rows = len(known)
 
     def entry(name: str, own: float | None, other: float | None, unit: str, larger: bool = True) -> dict[str, Any]:
-        ratio = None if own is None or not other else own / other if larger else other / max(own, 1e-12)
+        ratio = None if not own or not other else own / other if larger else other / own
         return {
             "name": f"dedup {name}", "ours": own, "peer": other, "peer_name": "datatrove", "peer_version": version,
             "ratio": ratio, "unit": unit,

@@ -17,7 +17,7 @@ from typing import NamedTuple
 #: Shares of the documents.
 COPIES, MISSES = 0.2, 0.05
 #: Words of a base text.
-SHORTEST, LONGEST = 30, 45
+SHORTEST, LONGEST = 17, 28
 ENDS = ("there", "again", "together", "indeed", "before", "later")
 
 
@@ -59,7 +59,7 @@ def documents(folder: Path, count: int, seed: int = 0) -> Iterator[Document]:
         words = based(rng, texts)
         # A number stands in every base, so that each can have a near miss; the last word, which copies lose, is none.
         words.append(rng.choice(ENDS))
-        words.insert(rng.randrange(5, len(words) - 5), str(rng.randrange(1000, 10_000_000)))
+        words.insert(rng.randrange(4, len(words) - 4), str(rng.randrange(1000, 10_000_000)))
         if len(recent) < 5000:
             recent.append((number, words))
         else:

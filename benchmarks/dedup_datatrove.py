@@ -14,8 +14,22 @@ from datatrove.pipeline.dedup.minhash import MinhashConfig
 from datatrove.pipeline.readers import JsonlReader
 from datatrove.pipeline.writers import JsonlWriter
 from datatrove.utils.hashing import HashConfig
+from datatrove.utils.word_tokenizers import WordTokenizer
 
 TASKS = 2
+
+
+class Split(WordTokenizer):
+    """Words at white space: far quicker than the tokenizer that datatrove takes for English (spaCy)."""
+
+    def word_tokenize(self, text: str) -> list[str]:
+        return text.split()
+
+    def sent_tokenize(self, text: str) -> list[str]:
+        return [text]
+
+    def span_tokenize(self, text: str) -> list[tuple[int, int]]:
+        return [(0, len(text))]
 
 
 class Watch(threading.Thread):
@@ -56,7 +70,8 @@ def main(source: str, work: str) -> None:
     watch.start()
     start = time.perf_counter()
     reader = JsonlReader(source)
-    run("signatures", [reader, MinhashDedupSignature(f"{work}/signatures", config=config, language="eng")], TASKS)
+    words = Split()
+    run("signatures", [reader, MinhashDedupSignature(f"{work}/signatures", config=config, language=words)], TASKS)
     run("buckets", [MinhashDedupBuckets(f"{work}/signatures", f"{work}/buckets", config=config)], config.num_buckets)
     run("clusters", [MinhashDedupCluster(f"{work}/buckets", f"{work}/remove", config=config)], 1)
     gone = JsonlWriter(f"{work}/gone", compression=None)

@@ -26,7 +26,10 @@ def main(texts_file: str, dropped_file: str) -> None:
     """Read, warm up on a few texts, find, write the places of what would be dropped."""
     from distill_dagster.filtering._minhash import stand_ins
 
-    texts = pq.read_table(texts_file, columns=["text"])["text"].to_pylist()
+    texts: list[str] = []
+    with pq.ParquetFile(texts_file) as table:
+        for batch in table.iter_batches(50_000):
+            texts += batch.column(0).to_pylist()
     stand_ins(texts[:2000])
     base = max(resident(), peak())
     start, spent = time.perf_counter(), time.process_time()

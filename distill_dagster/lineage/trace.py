@@ -164,9 +164,8 @@ def _candidates(thread: Thread, kind: str, record: str) -> list[dict[str, Any]]:
     if kind == "example":
         examples = thread.data.rows("example", [("record_id", "==", record)]) if thread.data else []
         calls = [row["call_no"] for row in examples if row["call_no"] is not None]
-        said = [row["messages"] for row in examples]
         found = outputs.rows("candidate", [("call_no", "in", calls)]) if calls else []
-        return [row for row in found if row["messages"] in said]
+        return _same(found, {(row["call_no"], _key(row)) for row in examples})
     found = outputs.rows("candidate", [("seed_record_id", "==", record)])
     # A seed that was an exemplar, or one of several that a call read, is named by the call's inputs alone.
     asked = thread.asked.rows("seed", [("record_id", "==", record)]) if thread.asked else []
@@ -184,16 +183,27 @@ def _examples(thread: Thread, kind: str, record: str, candidates: list[dict[str,
     gold = thread.data.rows("example", [("seed_record_id", "==", record), ("origin", "==", "gold")])
     calls = sorted({row["call_no"] for row in candidates if row["call_no"] is not None})
     found = thread.data.rows("example", [("call_no", "in", calls)]) if calls else []
-    said = [(row["call_no"], row["messages"]) for row in candidates]
-    return [*gold, *(row for row in found if (row["call_no"], row["messages"]) in said)]
+    return [*gold, *_same(found, {(row["call_no"], _key(row)) for row in candidates})]
+
+
+def _same(rows: list[dict[str, Any]], wanted: set[tuple[int | None, str]]) -> list[dict[str, Any]]:
+    """Rows of the wanted calls that say the same; of a call none of whose rows does (a rule rewrote it), all."""
+    exact = [row for row in rows if (row["call_no"], _key(row)) in wanted]
+    met = {row["call_no"] for row in exact}
+    return [*exact, *(row for row in rows if row["call_no"] not in met)]
+
+
+def _key(row: Mapping[str, Any]) -> str:
+    return text_of(row["messages"] or ())
 
 
 def _calls(thread: Thread, numbers: list[int]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """What some calls read, and these calls with those that they read: drafts, judged answers."""
+    """What some calls read, and these calls with those that they read (drafts) and those that judged them."""
     outputs = thread.outputs
     if outputs is None or not numbers:
         return [], []
-    known, wanted, inputs = set[int](), set(numbers), list[dict[str, Any]]()
+    judges = outputs.rows("call_input", [("kind", "==", "judged"), ("ref_no", "in", sorted(set(numbers)))])
+    known, wanted, inputs = {row["call_no"] for row in judges}, set(numbers), list[dict[str, Any]]()
     while wanted:
         new = outputs.rows("call_input", [("call_no", "in", sorted(wanted))])
         inputs += new
