@@ -115,31 +115,35 @@ def _trace(words: list[str], as_json: bool, config: Path | None, page: Any) -> N
 def gc_plan(
     keep_last: Annotated[int, typer.Option(help="Newest versions to keep of each artifact.", min=1)] = 3,
     pin: Annotated[list[str] | None, typer.Option(help="OWNER/ARTIFACT@VERSION to keep; may be repeated.")] = None,
+    work_days: Annotated[float, typer.Option(help="Days to keep the work folders of runs that failed.", min=0)] = 7.0,
 ) -> None:
     """Show what `gc apply` would delete."""
     from distill_dagster.lineage import gc
 
-    typer.echo(gc.describe(_garbage(keep_last, pin)[1]))
+    _, garbage, work, _ = _garbage(keep_last, pin, work_days)
+    typer.echo(gc.describe(garbage, work))
 
 
 @gc_app.command("apply")
 def gc_apply(
     keep_last: Annotated[int, typer.Option(help="Newest versions to keep of each artifact.", min=1)] = 3,
     pin: Annotated[list[str] | None, typer.Option(help="OWNER/ARTIFACT@VERSION to keep; may be repeated.")] = None,
+    work_days: Annotated[float, typer.Option(help="Days to keep the work folders of runs that failed.", min=0)] = 7.0,
 ) -> None:
     """Delete what `gc plan` shows."""
     from distill_dagster.lineage import gc
 
-    store, garbage, leases = _garbage(keep_last, pin)
-    typer.echo(gc.describe(garbage))
-    typer.echo(f"{gc.apply(store, garbage, leases=leases):,} bytes freed")
+    store, garbage, work, leases = _garbage(keep_last, pin, work_days)
+    typer.echo(gc.describe(garbage, work))
+    typer.echo(f"{gc.apply(store, garbage, leases, work):,} bytes freed")
 
 
-def _garbage(keep_last: int, pin: list[str] | None) -> tuple[Any, Any, Path]:
+def _garbage(keep_last: int, pin: list[str] | None, work_days: float) -> tuple[Any, Any, Any, Path]:
     from distill_dagster.lineage import gc
     from distill_dagster.settings import Settings
     from distill_dagster.storage.store import Store
 
     settings = Settings.from_environment()
     store = Store(settings.store, settings.namespace, settings.prefix)
-    return store, gc.plan(store, keep_last, frozenset(pin or [])), settings.state / "leases"
+    garbage = gc.plan(store, keep_last, frozenset(pin or []))
+    return store, garbage, gc.abandoned(store, settings.state, work_days), settings.state / "leases"

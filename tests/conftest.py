@@ -167,7 +167,11 @@ def pytest_make_collect_report(collector):
 def pytest_terminal_summary(terminalreporter):
     """Say how many of the tests that need something of the machine were really run."""
     ran: Counter[str] = Counter()
+    kills = 0
     for report in terminalreporter.stats.get("passed", []):
         ran.update(name for name in (*MUST_RUN, "kill") if name in report.keywords)
+        kills += sum(value for name, value in report.user_properties if name == "kills")
+    if kills:
+        terminalreporter.write_line(f"killed and run again: {kills} times")
     if ran:
         terminalreporter.write_line("run: " + ", ".join(f"{count} {name}" for name, count in sorted(ran.items())))

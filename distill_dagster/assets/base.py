@@ -62,7 +62,7 @@ def stage_asset(
 
     @dg.asset(
         key=asset_key(project, node.key),
-        deps=sorted({asset_key(project, parent.key) for parent in node.parents}),
+        deps=sorted({asset_key(project, parent.key) for parent in node.edges}),
         code_version=node.code_version,
         group_name=group,
         kinds=kinds,

@@ -28,4 +28,4 @@ def asset(project: Project, source: SourceContext, owners: list[str]) -> dg.Asse
 
 def describe(project: Project, made: Made) -> Mapping[str, Any]:
     """The templates themselves: they hold no record text."""
-    return {"templates": sample_table(["task", "style", "system", "user"], made.version.table("prompt").to_pylist())}
+    return {"prompts": sample_table(["task", "style", "system", "user"], made.version.table("prompt").to_pylist())}

@@ -28,8 +28,9 @@ def asset(project: Project, source: SourceContext, owners: list[str]) -> dg.Asse
 
 
 def describe(source: SourceContext, made: Made) -> Mapping[str, Any]:
-    """Sample records, where the source lets them be shown, and the source's notice."""
-    shown: dict[str, Any] = {"notice": source.domain.notice} if source.domain.notice else {}
+    """Sample records, where the source lets them be shown, and the notice of authored ones."""
+    authored = source.config.grammar is not None
+    shown: dict[str, Any] = {"notice": source.domain.notice} if authored and source.domain.notice else {}
     if source.config.show_records:
         shown["sample"] = sample_table(["task", "part", "input", "answer"], sample(made))
     return shown

@@ -148,7 +148,12 @@ def _circles(index: Index) -> Iterator[Problem]:
                 (entry.config.data_from, ("data_from",)),
                 (pipeline_checks.starts_from(entry.config), ("student", "base")),
             )
-            edges[name] = [(to, key) for to, key in ways if to in index.by["pipeline"] and to is not None]
+            edges[name] = [
+                (to, key)
+                for to, key in ways
+                # One's own champion was there before; that is no circle.
+                if to in index.by["pipeline"] and to is not None and (to, key[0]) != (name, "student")
+            ]
     seen: set[frozenset[str]] = set()
     for start in sorted(edges):
         path = _way_back(start, edges)

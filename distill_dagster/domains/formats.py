@@ -9,7 +9,8 @@ from __future__ import annotations
 import codecs
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def guess(path: Path, declared: str | None) -> str:
     return _SUFFIXES[path.suffix.lower()]
 
 
-def lines(path: Path) -> Iterator[tuple[int, str]]:
+def lines(path: Path) -> Generator[tuple[int, str], None, None]:
     """Decoded lines with their numbers from 1, line ends kept; a byte order mark is dropped.
 
     Raises:
@@ -70,60 +71,60 @@ def _no_constant(name: str) -> float:
 
 def jsonl(path: Path, columns: Sequence[str]) -> Rows:
     """One JSON object a line; blank lines are skipped."""
-    for number, text in lines(path):
-        if not text.strip():
-            continue
-        place = f"{path}:{number}"
-        try:
-            row = json.loads(text, parse_constant=_no_constant)
-        except json.JSONDecodeError as error:
-            hint = (
-                "The file is one JSON document, not a JSON object a line."
-                if number == 1 and text.strip() in "[{"
-                else ""
-            )
-            raise SourceError(place, f"not JSON: {error.msg} at column {error.colno}.", hint) from None
-        except (ValueError, RecursionError) as error:
-            raise SourceError(place, f"not JSON: {error}.") from None
-        if not isinstance(row, dict):
-            raise SourceError(place, f"a line must hold a JSON object, not {type(row).__name__}.")
-        yield number, place, row
+    with closing(lines(path)) as found:  # an error below must not leave the file to the garbage collector
+        for number, text in found:
+            if not text.strip():
+                continue
+            place = f"{path}:{number}"
+            try:
+                row = json.loads(text, parse_constant=_no_constant)
+            except json.JSONDecodeError as error:
+                hint = (
+                    "The file is one JSON document, not a JSON object a line."
+                    if number == 1 and text.strip() in "[{"
+                    else ""
+                )
+                raise SourceError(place, f"not JSON: {error.msg} at column {error.colno}.", hint) from None
+            except (ValueError, RecursionError) as error:
+                raise SourceError(place, f"not JSON: {error}.") from None
+            if not isinstance(row, dict):
+                raise SourceError(place, f"a line must hold a JSON object, not {type(row).__name__}.")
+            yield number, place, row
 
 
 def delimited(path: Path, columns: Sequence[str]) -> Rows:
     """CSV with a header line (RFC 4180), or tab-separated where the name ends in .tsv."""
     if csv.field_size_limit() < MAX_FIELD:
         csv.field_size_limit(MAX_FIELD)
-    reader = csv.reader(
-        (text for _, text in lines(path)), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True
-    )
-    header: list[str] | None = None
-    number = 0
-    while True:
-        start = reader.line_num + 1
-        place = f"{path}:{start}"
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            if "field limit" in str(error):
-                reason = f"a field is longer than {MAX_FIELD} characters."
-                raise SourceError(place, reason, "A quote that is never closed looks like this.") from None
-            raise SourceError(place, f"not CSV: {error}.", "Check the quotes of this record.") from None
-        if not cells:
-            continue
-        if header is None:
-            header = [cell.strip() for cell in cells]
-            doubled = [cell for cell in header if header.count(cell) > 1]
-            if doubled:
-                raise SourceError(place, f"the header names column {doubled[0]!r} twice.")
-            continue
-        number += 1
-        if len(cells) != len(header):
-            reason = f"the record has {len(cells)} fields, the header {len(header)}."
-            raise SourceError(place, reason, "Put fields that hold a separator or a line break in quotes.")
-        yield number, place, dict(zip(header, (cell or None for cell in cells), strict=True))
+    with closing(lines(path)) as found:
+        reader = csv.reader((text for _, text in found), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+        header: list[str] | None = None
+        number = 0
+        while True:
+            start = reader.line_num + 1
+            place = f"{path}:{start}"
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                if "field limit" in str(error):
+                    reason = f"a field is longer than {MAX_FIELD} characters."
+                    raise SourceError(place, reason, "A quote that is never closed looks like this.") from None
+                raise SourceError(place, f"not CSV: {error}.", "Check the quotes of this record.") from None
+            if not cells:
+                continue
+            if header is None:
+                header = [cell.strip() for cell in cells]
+                doubled = [cell for cell in header if header.count(cell) > 1]
+                if doubled:
+                    raise SourceError(place, f"the header names column {doubled[0]!r} twice.")
+                continue
+            number += 1
+            if len(cells) != len(header):
+                reason = f"the record has {len(cells)} fields, the header {len(header)}."
+                raise SourceError(place, reason, "Put fields that hold a separator or a line break in quotes.")
+            yield number, place, dict(zip(header, (cell or None for cell in cells), strict=True))
 
 
 def parquet(path: Path, columns: Sequence[str]) -> Rows:

@@ -129,6 +129,11 @@ def head_version(store: Store, key: Key) -> tuple[Version, str] | None:
     return store.open(key, head["version"]), head["run"]
 
 
+def current(store: Store, parent: Parent) -> Mapping[str, str] | None:
+    """`{version, run}` of an input now: what it resolves to, or the artifact's head; None where there is none."""
+    return store.head(parent.key) if parent.resolve is None else parent.resolve(store)
+
+
 def read_parents(node: Node, store: Store) -> tuple[dict[str, Version], dict[str, str]]:
     """Versions and runs of a node's parents.
 
@@ -138,14 +143,20 @@ def read_parents(node: Node, store: Store) -> tuple[dict[str, Version], dict[str
     versions: dict[str, Version] = {}
     runs: dict[str, str] = {}
     for parent in node.parents:
-        found = head_version(store, parent.key)
+        found = current(store, parent)
+        if found is None and parent.resolve is not None:
+            raise StoreError(
+                key_text(node.key),
+                f"{key_text(parent.key)} has no earlier version to start from.",
+                "Train once from another base, then start from what came out.",
+            )
         if found is None:
             raise StoreError(
                 key_text(node.key),
                 f"its input {key_text(parent.key)} was never materialized.",
                 f"Run `distill-dagster run {node.key[0]}`, or materialize {key_text(parent.key)} first.",
             )
-        versions[parent.role], runs[parent.role] = found
+        versions[parent.role], runs[parent.role] = store.open(parent.key, found["version"]), found["run"]
     return versions, runs
 
 

@@ -1,10 +1,14 @@
 """Collecting what nobody needs: plan first, then apply that plan.
 
-Kept are heads, promoted versions, pins, the last N versions of every artifact, and everything above those.
+Kept are heads, promoted versions, pins, the last N versions of every artifact, and everything above those. The work
+folder of a run that failed is kept for a while, since the same action resumes from it.
 """
 
 from __future__ import annotations
 
+import shutil
+import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +28,32 @@ class Garbage:
     key: Key
     version: str
     size: int
+
+
+@dataclass(frozen=True)
+class Abandoned:
+    """A work folder that no run came back to, with its size in bytes."""
+
+    folder: Path
+    size: int
+
+
+#: Days after which a failed run's work folder may go.
+WORK_DAYS = 7.0
+
+
+def abandoned(store: Store, state: Path, days: float = WORK_DAYS) -> list[Abandoned]:
+    """Work folders of a store's actions in which nothing was written for so many days.
+
+    A run that succeeds removes its own; what is left is of runs that failed or were killed, and were not run again.
+    """
+    root = state.joinpath("work", *store.scope.split("/"))
+    found = []
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else ():
+        stats = [path.stat() for path in (folder, *folder.rglob("*"))]
+        if time.time() - max(one.st_mtime for one in stats) >= days * 86_400:
+            found.append(Abandoned(folder, sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())))
+    return found
 
 
 def plan(store: Store, keep_last: int = 3, pins: frozenset[str] = frozenset()) -> list[Garbage]:
@@ -77,8 +107,8 @@ def _needed(store: Store, keep_last: int, pinned: list[Item]) -> set[Item]:
     return keep
 
 
-def apply(store: Store, garbage: list[Garbage], leases: Path | None = None) -> int:
-    """Delete the planned versions; returns the bytes freed.
+def apply(store: Store, garbage: list[Garbage], leases: Path | None = None, work: Sequence[Abandoned] = ()) -> int:
+    """Delete the planned versions and work folders; returns the bytes freed.
 
     What has come to be needed since the plan stays. The manifest goes first, so that no half version is ever seen.
 
@@ -86,6 +116,7 @@ def apply(store: Store, garbage: list[Garbage], leases: Path | None = None) -> i
         store: The store.
         garbage: A plan.
         leases: The state folder's leases, held meanwhile, so that no run is reading what is deleted.
+        work: Work folders to delete.
 
     Raises:
         LeaseError: Something is being made; the error says what, and by whom.
@@ -105,6 +136,9 @@ def apply(store: Store, garbage: list[Garbage], leases: Path | None = None) -> i
                 manifest.unlink()
             place.fs.rm(place.path, recursive=True)
             freed += entry.size
+        for one in work:
+            shutil.rmtree(one.folder, ignore_errors=True)
+            freed += one.size
     return freed
 
 
@@ -133,7 +167,10 @@ def _size(store: Store, key: Key, version: str) -> int:
     return sum(place.fs.size(path) or 0 for path in place.fs.find(place.path))
 
 
-def describe(garbage: list[Garbage]) -> str:
-    """One line a version, and the total."""
+def describe(garbage: list[Garbage], work: Sequence[Abandoned] = ()) -> str:
+    """One line a version or work folder, and the total."""
     lines = [f"{key_text(entry.key)}@{entry.version[:12]}  {entry.size:>12,} bytes" for entry in garbage]
-    return "\n".join([*lines, f"{len(garbage)} versions, {sum(entry.size for entry in garbage):,} bytes"])
+    lines += [f"work folder {one.folder.name[:12]}  {one.size:>12,} bytes" for one in work]
+    folders = f" and {len(work)} work folders" if work else ""
+    size = sum(entry.size for entry in (*garbage, *work))
+    return "\n".join([*lines, f"{len(garbage)} versions{folders}, {size:,} bytes"])

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distill_dagster.records.identity import digest
-from distill_dagster.storage.store import Key
+from distill_dagster.storage.store import Key, Store
+
+#: The version to read, as `{version, run}`; None where there is none.
+Resolve = Callable[[Store], Mapping[str, str] | None]
 
 
 @dataclass(frozen=True)
@@ -18,11 +21,14 @@ class Parent:
         role: What the input is to the stage: seeds, prompts, teacher, data, start, …
         key: Artifact it comes from.
         parts: Table → parts that are read, so that a change elsewhere in the artifact is no change here; None: all.
+        resolve: Finds an earlier version to read, such as one's own champion; None: the newest. It is no edge of the
+            graph, since that version was there before.
     """
 
     role: str
     key: Key
     parts: Mapping[str, tuple[str, ...]] | None = None
+    resolve: Resolve | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,11 @@ class Node:
     title: str = ""
 
     @property
+    def edges(self) -> tuple[Parent, ...]:
+        """Inputs that are made before this node in the same run: all but earlier versions."""
+        return tuple(parent for parent in self.parents if parent.resolve is None)
+
+    @property
     def code_version(self) -> str:
         """Stage version and a digest of the identity config: what Dagster compares."""
         return f"{self.version}-{digest(dict(self.config))[:12]}"
@@ -63,7 +74,7 @@ def ordered(nodes: Mapping[Key, Node]) -> list[Node]:
             return
         if key in trail:
             raise ValueError(f"circle: {' -> '.join('/'.join(k) for k in [*trail, key])}")
-        for parent in nodes[key].parents:
+        for parent in nodes[key].edges:
             visit(parent.key, [*trail, key])
         done[key] = nodes[key]
 
@@ -76,6 +87,6 @@ def descendants(nodes: Mapping[Key, Node], key: Key) -> set[Key]:
     """Keys of every node that reads `key`, directly or through others."""
     found: set[Key] = set()
     for node in ordered(nodes):
-        if any(parent.key == key or parent.key in found for parent in node.parents):
+        if any(parent.key == key or parent.key in found for parent in node.edges):
             found.add(node.key)
     return found

@@ -10,14 +10,12 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from upath import UPath
 
 from distill_dagster.errors import StoreError
 from distill_dagster.records.identity import digest
-from distill_dagster.storage.atomic import create_bytes
 from distill_dagster.storage.names import DamagedError, json_bytes, parsed
 from distill_dagster.storage.store import Store
 
@@ -78,11 +76,7 @@ class Ledger:
                     f"ledger event {kind!r}", f"it is not JSON ({error}).", "Nothing was written."
                 ) from None
             try:
-                if self.store.is_local:
-                    create_bytes(Path(path.path), data)
-                else:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.fs.pipe_file(path.path, data, mode="create")
+                self.store.create(path, data)
             except FileExistsError:
                 continue
             return entry

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from distill_dagster.errors import DistillError, StoreError
-from distill_dagster.lineage.engine import action_key, reads_of
+from distill_dagster.lineage.engine import action_key, current, reads_of
 from distill_dagster.lineage.graph import Node, ordered
 from distill_dagster.records.identity import digest
 from distill_dagster.storage.store import Key, Store, Version, key_text
@@ -48,10 +48,10 @@ def _state(node: Node, store: Store, states: Mapping[Key, State]) -> State:
         return State(node.key, "missing", None, "never materialized")
     if not store.has(node.key, head["version"], head["run"]):
         return State(node.key, "missing", None, f"version {head['version'][:12]} is gone from the store")
-    above = [p.key for p in node.parents if p.key in states and not states[p.key].fresh]
+    above = [p.key for p in node.edges if p.key in states and not states[p.key].fresh]
     versions: dict[str, Version] = {}
     for parent in node.parents:
-        parent_head = store.head(parent.key)
+        parent_head = current(store, parent)
         if parent_head is None or not store.has(parent.key, parent_head["version"], parent_head["run"]):
             return State(node.key, "downstream", head["version"], f"{key_text(parent.key)} is missing")
         versions[parent.role] = store.open(parent.key, parent_head["version"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from distill_dagster.errors import ModelError
@@ -41,6 +43,49 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, s
             f"its chat template refuses the roles {[message['role'] for message in messages]} ({error}).",
             "Use the roles system, user and assistant, in an order the model knows.",
         ) from error
+
+
+def chat_tokens(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], prompt: bool) -> list[int]:
+    """Token ids of a conversation in its chat format; with `prompt`, up to where the assistant begins to speak.
+
+    Control tokens come from the template alone: a record whose text spells one (`<|im_end|>`) could otherwise end its
+    own turn and speak as somebody else.
+
+    Raises:
+        ModelError: As `render`.
+    """
+    control = _control(tokenizer)
+    if control is None or not any(control.search(message["content"]) for message in messages):
+        return tokens(tokenizer, render(tokenizer, messages, prompt), False)
+    said = "".join(message["content"] for message in messages)
+    # A character for private use that nobody used stands around the number of what was taken out.
+    fence = next(sign for sign in map(chr, range(0xE000, 0xF900)) if sign not in said)
+    spelled: list[str] = []
+
+    def take_out(found: re.Match[str]) -> str:
+        spelled.append(found.group())
+        return f"{fence}{len(spelled) - 1}{fence}"
+
+    fenced = [{**message, "content": control.sub(take_out, message["content"])} for message in messages]
+    ids: list[int] = []
+    for place, piece in enumerate(render(tokenizer, fenced, prompt).split(fence)):
+        ids += plain_tokens(tokenizer, spelled[int(piece)], False) if place % 2 else tokens(tokenizer, piece, False)
+    return ids
+
+
+@lru_cache(maxsize=8)
+def _control(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
+    """Finds what a tokenizer reads as a control token, the longest first; None where it has none."""
+    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    names = sorted({*added, *tokenizer.all_special_tokens} - {""}, key=lambda name: (-len(name), name))
+    return re.compile("|".join(map(re.escape, names))) if names else None
+
+
+def plain_tokens(tokenizer: PreTrainedTokenizerBase, text: str, special: bool) -> list[int]:
+    """Token ids of a text in which nothing is a control token; `special` as in `tokens`."""
+    return list(
+        tokenizer(text, add_special_tokens=special, split_special_tokens=True, verbose=False)["input_ids"]  # pyright: ignore
+    )
 
 
 def tokens(tokenizer: PreTrainedTokenizerBase, text: str, special: bool) -> list[int]:

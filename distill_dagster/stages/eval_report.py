@@ -127,16 +127,16 @@ def notice(pipeline: PipelineContext, items: Rows) -> str:
     """What a reader of the report must know about the data."""
     from distill_dagster.evaluation.wording import AUTHORED_NOTICE
 
-    parts = [AUTHORED_NOTICE] if pipeline.source.config.grammar is not None else []
-    if pipeline.source.domain.notice:
-        parts.append(pipeline.source.domain.notice)
+    source = pipeline.source
+    # A domain's notice speaks of the records that it authors itself.
+    parts = [AUTHORED_NOTICE, source.domain.notice] if source.config.grammar is not None else []
     bare = sorted({item["task"] for item in items if item["answer"] is None})
     if bare:
         parts.append(
             f"There is no gold for {', '.join(bare)}: a score there is the token F1 with the teacher's own text, so it "
             "shows agreement with the teacher, whose score is 1 by definition, and no quality."
         )
-    return " ".join(parts)
+    return " ".join(filter(None, parts))
 
 
 def _model_outputs(

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
+from distill_dagster.lineage.ledger import Ledger
 from distill_dagster.records.messages import text_of
 from distill_dagster.stages import models
 from distill_dagster.stages.context import PipelineContext
+from distill_dagster.storage.store import Store
 
 VERSION = "2"
 
-#: A student that starts from another pipeline's: `pipeline:NAME` or `pipeline:NAME@champion`.
+#: A student that starts from a pipeline's, another's or an earlier one of its own: `pipeline:NAME@champion`.
 FROM_PIPELINE = "pipeline:"
 
 
@@ -23,8 +27,13 @@ def node(pipeline: PipelineContext) -> Node:
     parents: tuple[Parent, ...] = ()
     local = False
     if student.base.startswith(FROM_PIPELINE):
-        other = student.base.removeprefix(FROM_PIPELINE).split("@")[0]
-        parents = (Parent("start", (other, "deployed_student")),)
+        other, _, alias = student.base.removeprefix(FROM_PIPELINE).partition("@")
+        start = Parent("start", (other, "deployed_student"))
+        parents = (start,)
+        if other == pipeline.key:  # a warm start: its own student cannot be made first, so an earlier one is read
+            start = replace(start, resolve=lambda store: champion(pipeline, store, alias or "champion"))
+            # Which one that is depends on the data that will be trained on; nothing of it is read here.
+            parents = (Parent("data", (pipeline.data, "filtered_dataset"), {}), start)
     elif student.base.startswith("preset:"):
         parents = (Parent("seeds", (pipeline.source.key, "seed_set"), {"seed": ("gold", "unlabeled")}),)
     else:
@@ -38,6 +47,28 @@ def node(pipeline: PipelineContext) -> Node:
         make=lambda job: make(job, pipeline),
         title="The student before training: a base model, a preset, or another pipeline's student",
     )
+
+
+def champion(pipeline: PipelineContext, store: Store, alias: str) -> Mapping[str, str] | None:
+    """One's own champion to start from, from the ledger; None where nothing was promoted.
+
+    It is the last one that was trained on other data than there is now, or the first of all: so new data starts from
+    the champion so far, and a run that changes nothing finds the start that it had.
+    """
+    promoted = [entry["payload"] for entry in Ledger(store).promotions(pipeline.key, alias)]
+    data = store.head((pipeline.data, "filtered_dataset"))
+    now = data["version"] if data is not None else None
+    earlier = [one for one in promoted if _trained_on(pipeline, store, one) != now]
+    return next(iter(earlier[-1:] or promoted[:1]), None)
+
+
+def _trained_on(pipeline: PipelineContext, store: Store, promoted: Mapping[str, str]) -> str | None:
+    """Version of the data set behind a promoted student."""
+    key, version, run = (pipeline.key, "deployed_student"), promoted["version"], promoted["run"]
+    for role, above in (("student", "student_checkpoint"), ("data", "filtered_dataset")):
+        parents = {entry["role"]: entry for entry in store.open(key, version).run(run)["parents"]}
+        key, version, run = (pipeline.key, above), parents[role]["version"], parents[role]["run"]
+    return version
 
 
 def reference(pipeline: PipelineContext) -> models.ModelReference:

@@ -160,7 +160,7 @@ class Project:
             if key in wanted:
                 continue
             wanted.add(key)
-            queue += [parent.key for parent in self.nodes[key].parents]
+            queue += [parent.key for parent in self.nodes[key].edges]
         return [node for node in self.nodes.values() if node.key in wanted]
 
     def select(self, pipeline: str, names: Sequence[str]) -> list[Node]:

@@ -14,6 +14,7 @@ from distill_dagster.errors import StoreError
 #: Owner and artifact.
 Key = tuple[str, str]
 
+_PART = re.compile(r"(?!\.)[^/\\\x00]+")
 _VERSION = re.compile(r"[0-9a-f]{32}")
 _RUN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -33,9 +34,7 @@ def part(text: str, place: str) -> str:
     Raises:
         StoreError: It could lead elsewhere, or hides.
     """
-    if not text or text.startswith(".") or any(sign in text for sign in "/\\\x00"):
-        raise StoreError(place, f"{text!r} cannot be part of a path.", "Use [a-z][a-z0-9_]* names.")
-    return text
+    return _named(_PART, text, place, "cannot be part of a path", "Use [a-z][a-z0-9_]* names.")
 
 
 def version_name(text: str, place: str) -> str:
@@ -44,9 +43,7 @@ def version_name(text: str, place: str) -> str:
     Raises:
         StoreError: It is something else.
     """
-    if not _VERSION.fullmatch(text):
-        raise StoreError(place, f"{text!r} is not a data version.", "A data version has 32 hex digits.")
-    return text
+    return _named(_VERSION, text, place, "is not a data version", "A data version has 32 hex digits.")
 
 
 def run_name(text: str, place: str) -> str:
@@ -55,8 +52,12 @@ def run_name(text: str, place: str) -> str:
     Raises:
         StoreError: It is something else.
     """
-    if not _RUN.fullmatch(text):
-        raise StoreError(place, f"{text!r} is not a run id.", "")
+    return _named(_RUN, text, place, "is not a run id", "It starts with a letter or digit and holds no slash.")
+
+
+def _named(form: re.Pattern[str], text: str, place: str, reason: str, next_step: str) -> str:
+    if not form.fullmatch(text):
+        raise StoreError(place, f"{text!r} {reason}.", next_step)
     return text
 
 

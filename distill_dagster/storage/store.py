@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +93,16 @@ class Store:
         """`{version, run, action}` of the newest materialization, or None.
 
         Raises:
-            DamagedError: It cannot be read.
+            DamagedError: It is not what was written.
+            StoreError: The root cannot be read, such as one that is a file.
         """
         place = self.folder(key) / "head.json"
         try:
             text = place.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return None
+        except OSError as error:
+            raise store_error(error, str(place)) from error
         try:
             return parsed(text, str(place), ("version", "run", "action"))
         except DamagedError as error:
@@ -219,7 +223,8 @@ class Store:
                 fault_point("seal.put")
                 self._put(place / name, (draft.content / name).read_bytes())
             fault_point("seal.commit")
-            self._create(place / "manifest.json", manifest)
+            with suppress(FileExistsError):
+                self.create(place / "manifest.json", manifest)
             return
         write_bytes(draft.content / "manifest.json", manifest)
         for folder in [draft.content, *(path for path in draft.content.rglob("*") if path.is_dir())]:
@@ -247,7 +252,8 @@ class Store:
             for name in sides:
                 self._put(place / run_id / name, (draft.side / name).read_bytes())
         fault_point("run.commit")
-        self._create(place / f"{run_id}.json", record)
+        with suppress(FileExistsError):
+            self.create(place / f"{run_id}.json", record)
 
     def _put(self, path: UPath, data: bytes) -> None:
         if self.is_local:
@@ -256,13 +262,15 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
 
-    def _create(self, path: UPath, data: bytes) -> None:
-        """Put a file that must not exist yet; where it does, another writer was first and its file stays."""
-        try:
-            if self.is_local:
-                create_bytes(Path(path.path), data)
-            else:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.fs.pipe_file(path.path, data, mode="create")
-        except FileExistsError:
-            return
+    def create(self, path: UPath, data: bytes) -> None:
+        """Put a file that must not exist yet; of two writers, exactly one succeeds.
+
+        Raises:
+            FileExistsError: Another writer was first; its file stays.
+            StoreError: The place cannot be written, or the disk is full.
+        """
+        if self.is_local:
+            create_bytes(Path(path.path), data)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.fs.pipe_file(path.path, data, mode="create")

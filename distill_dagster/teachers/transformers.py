@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from distill_dagster.errors import ModelError
 from distill_dagster.models import folder as folders
-from distill_dagster.models.chat import render, require_template, tokens
+from distill_dagster.models.chat import chat_tokens, plain_tokens, require_template
 from distill_dagster.records.identity import digest
 from distill_dagster.teachers.base import Request, Response
 
@@ -132,9 +132,10 @@ class Backend:
     def _row(self, index: int, request: Request) -> _Row:
         sampling = request.sampling
         if self.template == "chat":
-            prompt = tokens(self._tokenizer, render(self._tokenizer, request.messages, True), False)
+            prompt = chat_tokens(self._tokenizer, request.messages, True)
         else:
-            prompt = tokens(self._tokenizer, "".join(message["content"] for message in request.messages), True)
+            text = "".join(message["content"] for message in request.messages)
+            prompt = plain_tokens(self._tokenizer, text, True)
         if not prompt:
             raise ModelError(f"question {index}", "it has no text.", "Leave it out, or use a template that adds some.")
         room = self._context - len(prompt)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from distill_dagster.errors import TrainingError
-from distill_dagster.models.chat import render, require_template, tokens
+from distill_dagster.models.chat import chat_tokens, plain_tokens, require_template
 from distill_dagster.records.messages import as_chat
 
 if TYPE_CHECKING:
@@ -119,28 +119,25 @@ def _ids(tokenizer: PreTrainedTokenizerBase, chat: Chat, template: Template) -> 
     end = int(tokenizer.eos_token_id)  # pyright: ignore[reportArgumentType]
     roles = [message["role"] for message in chat.messages]
     if ASSISTANT not in roles:
-        ids = tokens(tokenizer, "".join(message["content"] for message in chat.messages), True)
+        ids = plain_tokens(tokenizer, "".join(message["content"] for message in chat.messages), True)
         ids = ids if ids[-1:] == [end] else [*ids, end]
         return ids, [True] * len(ids)
-    if template == "plain":
-        parts = [message["content"] for message in chat.messages]
-        cuts = ["".join(parts[:index]) for index in range(len(parts) + 1)]
-        ids = tokens(tokenizer, cuts[-1], True)
-        ids = ids if ids[-1:] == [end] else [*ids, end]
-        spans = [(cuts[i], cuts[i + 1]) for i, role in enumerate(roles) if role == ASSISTANT]
-    else:
-        messages = [dict(message) for message in chat.messages]
-        ids = tokens(tokenizer, render(tokenizer, messages, False), False)
-        spans = [
-            (render(tokenizer, messages[:i], True), render(tokenizer, messages[: i + 1], False))
-            for i, role in enumerate(roles)
-            if role == ASSISTANT
-        ]
+    messages = [dict(message) for message in chat.messages]
+
+    def upto(count: int, prompt: bool = False) -> list[int]:
+        """Token ids of the first messages; with `prompt`, up to where the assistant begins to speak."""
+        if template == "plain":
+            return plain_tokens(tokenizer, "".join(message["content"] for message in messages[:count]), True)
+        return chat_tokens(tokenizer, messages[:count], prompt)
+
+    ids = upto(len(messages))
+    if template == "plain" and ids[-1:] != [end]:
+        ids = [*ids, end]
     answer = [False] * len(ids)
-    for index, (before, after) in enumerate(spans):
-        start = _common(ids, tokens(tokenizer, before, template == "plain"))
-        last = index == len(spans) - 1 and roles[-1] == ASSISTANT
-        stop = len(ids) if last else _common(ids, tokens(tokenizer, after, template == "plain"))
+    for index in (index for index, role in enumerate(roles) if role == ASSISTANT):
+        start = _common(ids, upto(index, True))
+        last = index == len(roles) - 1
+        stop = len(ids) if last else _common(ids, upto(index + 1))
         if template == "chat" and end in ids[start:stop]:
             # A model stops at its end token; what a template writes after it is never said.
             stop = ids.index(end, start, stop) + 1

@@ -129,6 +129,7 @@ def test_a_store_root_that_cannot_be_written(fresh: Tiny, tmp_path: Path) -> Non
     for arguments in (["--no-dagster"], []):
         said = command(fresh, "run", "parcels", "--select", "seed_set", *arguments, DISTILL_STORE=root)
         said.refused(root, "folder is needed")
+    command(fresh, "status", DISTILL_STORE=root).refused(root, "folder is needed")
 
 
 def test_a_state_folder_that_cannot_be_written(fresh: Tiny, tmp_path: Path) -> None:

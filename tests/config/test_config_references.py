@@ -49,7 +49,6 @@ def test_a_teacher_may_share_a_name_with_what_owns_keys(found: Found) -> None:
     ("files", "path"),
     [
         ({"a": pipeline("a", data_from="a")}, "a -> a"),
-        ({"a": pipeline("a", student="{base: 'pipeline:a@champion'}")}, "a -> a"),
         ({"a": pipeline("a", data_from="b"), "b": pipeline("b", data_from="a")}, "a -> b -> a"),
         (
             {
@@ -69,6 +68,10 @@ def test_circles_are_printed_once_as_a_path(found: Found, files: dict[str, str],
 def test_a_chain_is_no_circle(found: Found) -> None:
     files = {"a": pipeline("a"), "b": pipeline("b", data_from="a"), "c": pipeline("c", data_from="b")}
     assert found(**files, d=pipeline("d", student="{base: 'pipeline:c@champion'}")) == []
+
+
+def test_ones_own_champion_is_no_circle(found: Found) -> None:
+    assert found(a=pipeline("a", student="{base: 'pipeline:a@champion'}")) == []
 
 
 def test_data_of_another_source(found: Found) -> None:

@@ -12,6 +12,7 @@ from places import at_home, run
 from distill_dagster.assets.build import build_definitions
 from distill_dagster.errors import DistillError
 from distill_dagster.lineage.engine import head_version
+from distill_dagster.lineage.graph import descendants
 from distill_dagster.resources.mlflow_tracking import RUN_TAG, local_uri
 
 pytestmark = pytest.mark.needs_torch
@@ -67,7 +68,7 @@ def test_every_asset_has_our_version_and_numbers(mirrored: Tiny, instance: dg.Da
     [
         ("seed_set", {"records": 228, "dagster/row_count": 228}, ("parts", "tasks", "licences", "sample"), ()),
         ("eval_set", {"records": 72}, ("parts",), ()),
-        ("prompt_set", {"dagster/row_count": 6}, ("templates",), ()),
+        ("prompt_set", {"dagster/row_count": 6, "templates": 6}, ("prompts",), ()),
         ("teacher_model", {"parameters": None}, (), ("loss",)),
         ("teacher_outputs", {"candidates": 72, "calls_asked": 72}, ("status", "sample"), ()),
         (
@@ -126,17 +127,31 @@ def test_checks_passed(instance: dg.DagsterInstance) -> None:
 
 
 def test_nothing_is_stale_afterwards(mirrored: Tiny, instance: dg.DagsterInstance) -> None:
-    assert set(stale(instance)) == {"FRESH"}
+    assert set(stale(instance).values()) == {"FRESH"}
 
 
-def stale(instance: dg.DagsterInstance) -> list[str]:
+def test_a_changed_record_marks_direct_readers_and_status_knows_the_rest(parcels: Tiny) -> None:
+    run(parcels)  # all is known: Dagster hears of the versions
+    lines = parcels.lines("seeds.jsonl")
+    lines[0]["colour"] = {"red": "green", "green": "red"}[lines[0]["colour"]]
+    parcels.write_lines("seeds.jsonl", lines)
+    nodes = parcels.project().nodes
+    assert parcels.unfresh() == {"seed_set"} | {key[1] for key in descendants(nodes, ("parcels", "seed_set"))}
+    run(parcels, ["seed_set"])
+    with at_home(parcels), dg.DagsterInstance.get() as home:
+        marked = {name for name, state in stale(home).items() if state == "STALE"}
+    readers = {node.key for node in nodes.values() if any(p.key == ("parcels", "seed_set") for p in node.parents)}
+    assert marked == {key[1] for key in readers} and len(marked) > 2
+
+
+def stale(instance: dg.DagsterInstance) -> dict[str, str]:
     """What the UI would say of each asset, as `Unsynced` or not."""
     from dagster._core.definitions.data_version import CachingStaleStatusResolver
     from dagster._core.loader import LoadingContextForTest
 
     graph = build_definitions().resolve_asset_graph()
     resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
-    return [resolver.get_status(key).value for key in sorted(graph.materializable_asset_keys)]
+    return {key.path[-1]: resolver.get_status(key).value for key in sorted(graph.materializable_asset_keys)}
 
 
 def test_one_mlflow_run_for_each_version(mirrored: Tiny, client) -> None:
@@ -185,7 +200,7 @@ def test_a_second_run_adds_nothing_to_mlflow_and_marks_nothing_stale(mirrored: T
     assert {one.info.run_id for one in client.search_runs([experiment.experiment_id])} == before
     assert len(client.search_model_versions("name='distill_finance'")) == 1
     with at_home(mirrored), dg.DagsterInstance.get() as instance:
-        assert set(stale(instance)) == {"FRESH"}
+        assert set(stale(instance).values()) == {"FRESH"}
 
 
 def test_without_mlflow_the_run_goes_on(finance: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """A process with everything imported, which forks one process a run: a kill costs what it interrupts, not the imports.
 
+What a run finds out about its machine (commit, installed packages) is found out before the fork as well.
+
 Reads one order a line, `{name, folder, select, dagster, at, child_at, before_seal, log}`, and prints the process id
 when the run starts and its exit status when it ended. Training processes are forked as well; each leads its own group
 and runs the package's own entry point.
@@ -7,9 +9,12 @@ and runs the package's own entry point.
 
 from __future__ import annotations
 
+import gc
+import importlib
 import io
 import json
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -104,7 +109,8 @@ def work(order: dict[str, Any]) -> int:
         seal = Store.seal
 
         def kill(self: Store, draft: Any, run: Any) -> Any:
-            if draft.key[1] == order["before_seal"]:
+            if draft.key[1] in order["before_seal"]:
+                os.write(1, f"\nkilled {draft.key[1]}\n".encode())
                 os.kill(os.getpid(), signal.SIGKILL)
             return seal(self, draft, run)
 
@@ -119,21 +125,35 @@ def work(order: dict[str, Any]) -> int:
     return 0
 
 
-def main() -> None:
-    """Import, then fork one process an order."""
+def warm() -> None:
+    """Do beforehand what every run would do alike: import, load plugins, look at the checkout and the packages."""
     import dagster  # noqa: F401
     import mlflow  # noqa: F401
     import pyarrow.parquet  # noqa: F401
     import sklearn.linear_model  # noqa: F401
     import transformers.models.llama.modeling_llama  # noqa: F401
 
-    import distill_dagster.assets.launch
-    import distill_dagster.evaluation.report
-    import distill_dagster.models.folder
-    import distill_dagster.teachers.transformers
-    import distill_dagster.training.trainer  # noqa: F401
+    import distill_dagster
+    from distill_dagster.domains.registry import discover
+    from distill_dagster.lineage.run import code_state, environment
+
+    for module in pkgutil.walk_packages(distill_dagster.__path__, "distill_dagster."):
+        if module.name != "distill_dagster.definitions":  # reads the project where it is imported
+            importlib.import_module(module.name)
+    discover()
+    code_state()
+    environment()
+    gc.collect()
+    gc.freeze()  # a collection in the child would copy every page
+
+
+def main() -> None:
+    """Warm up, then fork one process an order."""
+    warm()
     from distill_dagster.training import launch
 
+    os.fsync = lambda _: None  # a killed process loses nothing that the kernel has; waiting for the disk shows nothing
+    launch.INTERVAL = 0.02
     launch.subprocess = SimpleNamespace(  # type: ignore[assignment]
         Popen=Forked,
         PIPE=subprocess.PIPE,

@@ -22,7 +22,8 @@ from lineage import toy
 TESTS = Path(__file__).resolve().parent.parent
 SAMPLE = 8
 
-pytestmark = pytest.mark.kill
+# Hundreds of runs in one test: the usual limit is too short on a busy machine.
+pytestmark = [pytest.mark.kill, pytest.mark.timeout(1200)]
 
 
 Run = Callable[..., int]
@@ -108,7 +109,8 @@ def test_killed_at_some_fault_points(worker: Run, undisturbed, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_killed_at_every_fault_point(worker: Run, undisturbed, tmp_path: Path) -> None:
+def test_killed_at_every_fault_point(worker: Run, undisturbed, tmp_path: Path, record_property) -> None:
     expected, names = undisturbed
     for at in range(1, len(names) + 1):
         killed_and_run_again(worker, tmp_path / str(at), at, expected)
+    record_property("kills", len(names))

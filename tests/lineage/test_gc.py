@@ -1,6 +1,8 @@
 """Collecting: nothing that a head, promotion or pin needs ever goes; what goes frees its bytes."""
 
+import os
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from distill_dagster.errors import LeaseError, StoreError
 from distill_dagster.lineage import gc
 from distill_dagster.lineage.audit import audit_alias
 from distill_dagster.lineage.chain import collect, key_of
-from distill_dagster.lineage.engine import Services, head_version, hold, materialize
+from distill_dagster.lineage.engine import Job, Services, head_version, hold, materialize
 from distill_dagster.lineage.graph import ordered
 from distill_dagster.lineage.ledger import Ledger
 from distill_dagster.storage.names import DamagedError
@@ -196,3 +198,27 @@ def test_nothing_is_planned_on_a_damaged_store(store: Store, tmp_path: Path) -> 
         gc.plan(store)
     ledger.write_bytes(text)
     assert gc.plan(store) == []
+
+
+def test_a_failed_runs_work_goes_when_nobody_came_back_to_it(store: Store, tmp_path: Path) -> None:
+    toy.run(toy.graph(2), store, tmp_path)
+
+    def fail(job: Job) -> None:
+        job.work.mkdir(parents=True)
+        (job.work / "checkpoint").write_bytes(b"x" * 10)
+        raise StoreError("toy", "it fails.")
+
+    nodes = toy.graph(4, fail)
+    materialize(nodes[toy.OWNER, "seed_set"], store, Services(tmp_path))
+    with pytest.raises(StoreError, match="it fails"):
+        materialize(nodes[toy.OWNER, "student_checkpoint"], store, Services(tmp_path))
+    assert gc.abandoned(store, tmp_path) == []  # today somebody may run it again
+    (entry,) = gc.abandoned(store, tmp_path, days=0)
+    assert entry.size == 10 and "1 work folders, 10 bytes" in gc.describe([], [entry])
+    old = time.time() - 8 * 86_400
+    for path in (entry.folder / "checkpoint", entry.folder):
+        os.utime(path, (old, old))
+    assert gc.abandoned(store, tmp_path) == [entry]
+    assert gc.apply(store, [], tmp_path / "leases", [entry]) == 10
+    assert not entry.folder.exists() and gc.abandoned(store, tmp_path, days=0) == []
+    assert gc.abandoned(Store("memory://elsewhere"), tmp_path / "nothing") == []

@@ -10,6 +10,8 @@ from distill_dagster.config.models import Split
 from distill_dagster.domains.split import assign
 from distill_dagster.lineage.engine import head_version
 from distill_dagster.lineage.graph import descendants
+from distill_dagster.settings import Settings
+from distill_dagster.stages.project import Project
 from pipeline import tiny
 from pipeline.tiny import Tiny
 
@@ -115,6 +117,29 @@ def test_sources_know_nothing_of_each_other(parcels: Tiny) -> None:
         "letters/eval_set",
         "letters/prompt_set",
     }
+
+
+def test_changing_law_touches_nothing_in_finance(repo: Path, tmp_path: Path) -> None:
+    config = tmp_path / "assets_config"
+    shutil.copytree(repo / "assets_config", config)
+
+    def identities() -> dict[str, list]:
+        nodes = Project(Settings(config, str(tmp_path / "store"), tmp_path / "state")).nodes
+        for key in nodes:
+            assert {below[0] for below in descendants(nodes, key)} <= {key[0]}
+        found: dict[str, list] = {}
+        for key, node in nodes.items():
+            found.setdefault(key[0], []).append((key, node.code_version, node.parents, node.outside()))
+        return found
+
+    before = identities()
+    for file, old, new in (("source.yaml", "seed: 17", "seed: 18"), ("pipeline.yaml", "  - refusal\n", "")):
+        text = (config / "law" / file).read_text("utf-8")
+        assert text.count(old) == 1
+        (config / "law" / file).write_text(text.replace(old, new), "utf-8")
+    after = identities()
+    assert set(after) == {"finance", "law", "medicine"}
+    assert {name for name in after if after[name] != before[name]} == {"law"}
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,28 @@ Lines = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
+class Look:
+    """What readers see of a project, from one reading of its files.
+
+    Attributes:
+        versions: Version of each artifact's head.
+        sealed: Every version that the store holds, by artifact.
+        states: The state of each artifact.
+        champions: Versions promoted so far.
+    """
+
+    versions: dict[str, str]
+    sealed: dict[str, list[str]]
+    states: dict[str, State]
+    champions: list[str]
+
+    @property
+    def unfresh(self) -> set[str]:
+        """Artifacts that are not fresh."""
+        return {name for name, one in self.states.items() if not one.fresh}
+
+
+@dataclass(frozen=True)
 class Tiny:
     """A project in a folder of its own."""
 
@@ -106,10 +128,21 @@ class Tiny:
         made = project.run(project.select(self.name, names), Services(project.state, start=start))
         return {one.node.key[1]: one for one in made}
 
+    def look(self) -> Look:
+        """What readers see now."""
+        project = self.project()
+        heads = {key: head_version(project.store, key) for key in project.nodes}
+        promotions = Ledger(project.store).promotions(self.name, "champion")
+        return Look(
+            {key_text(key): head[0].version for key, head in heads.items() if head is not None},
+            {key_text(key): list(project.store.versions(key)) for key in heads},
+            {key_text(one.key): one for one in status(project.nodes, project.store)},
+            [entry["payload"]["version"] for entry in promotions],
+        )
+
     def states(self) -> dict[str, State]:
         """The state of each artifact."""
-        project = self.project()
-        return {key_text(one.key): one for one in status(project.nodes, project.store)}
+        return self.look().states
 
     def unfresh(self) -> set[str]:
         """Artifacts of its own pipeline that are not fresh."""
@@ -118,23 +151,19 @@ class Tiny:
 
     def versions(self) -> dict[str, str]:
         """Version of each artifact's head."""
-        project = self.project()
-        found = {node.key: head_version(project.store, node.key) for node in project.nodes.values()}
-        return {key_text(key): head[0].version for key, head in found.items() if head is not None}
+        return self.look().versions
 
     def sealed(self) -> dict[str, list[str]]:
         """Every version that the store holds, by artifact."""
-        project = self.project()
-        return {key_text(key): list(project.store.versions(key)) for key in project.nodes}
+        return self.look().sealed
+
+    def champions(self) -> list[str]:
+        """Versions promoted so far."""
+        return self.look().champions
 
     def drafts(self) -> list[Path]:
         """Drafts that nobody finished."""
         return list(Path(self.settings.store).rglob(".draft-*"))
-
-    def champions(self) -> list[str]:
-        """Versions promoted so far."""
-        entries = Ledger(self.project().store).promotions(self.name, "champion")
-        return [entry["payload"]["version"] for entry in entries]
 
     def edit(self, file: str, old: str, new: str) -> None:
         """Replace a text that stands once in one of its files."""

@@ -282,7 +282,7 @@ def test_a_remote_store_hands_out_what_was_sealed_and_nothing_else(tmp_path: Pat
 
 def test_an_object_store_version_is_there_once_its_manifest_is(tmp_path: Path, seal, monkeypatch) -> None:
     store = Store("memory://half_put", cache=tmp_path / "cache")
-    monkeypatch.setattr(Store, "_create", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(Store, "create", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         seal(store)
     assert store.versions(KEY) == [] and store.head(KEY) is None
@@ -293,6 +293,7 @@ def test_an_object_store_version_is_there_once_its_manifest_is(tmp_path: Path, s
 
 def test_of_two_writers_of_a_manifest_the_first_stays(store: Store) -> None:
     path = store.base / "finance" / "once.json"
-    store._create(path, b"first")
-    store._create(path, b"second")
+    store.create(path, b"first")
+    with pytest.raises(FileExistsError):
+        store.create(path, b"second")
     assert path.read_bytes() == b"first"

@@ -27,7 +27,9 @@ def everything(folder: Path) -> dict[str, bytes]:
 def test_a_root_below_a_file(tmp_path: Path, seal) -> None:
     (tmp_path / "file").write_bytes(b"")
     store = Store(tmp_path / "file" / "store")
-    assert store.head(KEY) is None and store.versions(KEY) == [] and store.artifacts() == []
+    assert store.versions(KEY) == [] and store.artifacts() == []
+    with pytest.raises(StoreError, match="a file stands where a folder is needed"):
+        store.head(KEY)
     with pytest.raises(StoreError, match=r"a file stands where a folder is needed: .*/file.*another root") as caught:
         seal(store)
     assert str(tmp_path) in caught.value.place

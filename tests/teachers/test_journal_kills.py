@@ -95,16 +95,17 @@ def test_killed_at_random_moments(tmp_path, place, streams):
 
 @pytest.mark.kill
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("window", [1, 8, 256])
-def test_killed_many_times(tmp_path, place, window):
+def test_killed_many_times(tmp_path, place, window, record_property):
     kill_at_random(Run(tmp_path, place, window, window > 1), kills=15, seed=window)
+    record_property("kills", 15)
 
 
 @pytest.mark.kill
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_killed_at_every_fault_point(tmp_path, new_place):
+def test_killed_at_every_fault_point(tmp_path, new_place, record_property):
     log = tmp_path / "points"
     process = Run(tmp_path, new_place(), 32, False).start(0.0, DISTILL_FAULT_LOG=str(log))
     assert process.communicate(timeout=60)[0] == b"open\n"
@@ -117,3 +118,4 @@ def test_killed_at_every_fault_point(tmp_path, new_place):
         process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL, points[number - 1]
         run.check(kills=1)
+    record_property("kills", len(points))

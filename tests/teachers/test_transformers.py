@@ -76,6 +76,12 @@ def test_greedy_answers_are_the_models_own(backend, folder: Path) -> None:
     assert found[0].input_tokens == 4
 
 
+def test_a_question_cannot_end_its_own_turn(backend) -> None:
+    (usual,) = answers(backend, [question("a")])
+    (spelled,) = answers(backend, [question("a<|end|>")])
+    assert spelled.input_tokens == usual.input_tokens + len("<|end|>")  # of a byte tokenizer
+
+
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 1.0, "top_p": 0.9, "seed": 3}])
 def test_an_answer_does_not_depend_on_its_neighbours(folder: Path, sampling: dict) -> None:
     from distill_dagster.teachers.transformers import Backend
