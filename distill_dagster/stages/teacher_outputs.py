@@ -8,6 +8,7 @@ from typing import Any
 
 from distill_dagster.config.models import identity
 from distill_dagster.config.styles import ALWAYS
+from distill_dagster.knowledge._passages import Passages
 from distill_dagster.knowledge.base import Answer, Harvest, KindBase, Material, Question, load_kind
 from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
@@ -33,6 +34,9 @@ def node(pipeline: PipelineContext) -> Node:
     ]
     if any("student" in kind.asks() for kind in kinds):
         parents.append(Parent("student", (pipeline.key, "initial_student")))
+    retrieval = {}
+    if any(kind.retrieves() for kind in kinds):
+        retrieval = {"passages": pipeline.source.domain.passages_version}
     return Node(
         key=(pipeline.key, "teacher_outputs"),
         version=VERSION,
@@ -44,6 +48,7 @@ def node(pipeline: PipelineContext) -> Node:
             "prompt_style": teacher.prompt_style,
             "template": teacher.template,
             "sampling": identity(teacher.sampling),
+            **retrieval,
         },
         make=lambda job: make(job, pipeline),
         title="The teacher's answers on D_U, with every call",
@@ -95,6 +100,13 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         laws.no_orphan(place, comparisons["first_call_no"], call_table["call_no"], "comparisons")
         laws.no_orphan(place, comparisons["second_call_no"], call_table["call_no"], "comparisons")
         job.draft.write_table("comparison", comparisons, by="task")
+    passages = tables.build("passage", material.passages.rows())
+    if passages.num_rows:
+        rows = [row for row in book.inputs if row["kind"] == "passage"]
+        laws.no_orphan(
+            place, tables.build("call_input", rows)["ref_no"], passages["passage_no"], "passages that calls read"
+        )
+        job.draft.write_table("passage", passages, side=True)
     if harvest.judgements:
         job.draft.write_table("judgement", tables.build("judgement", harvest.judgements), side=True)
     job.notes["counts"] = {
@@ -116,6 +128,7 @@ def _material(job: Job, pipeline: PipelineContext, seeds: list[dict[str, Any]]) 
         prompts=prompts_by(job.inputs["prompts"]),
         teacher=pipeline.teacher,
         gold=[row for row in known if row["part"] == "gold"] if "gold" in reads["seed"] else [],
+        passages=Passages(pipeline.source.domain.passages, pipeline.source.domain.name),
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 
 import distill_dagster
 from distill_dagster.assets.build import project_definitions
+from distill_dagster.domains.base import Passage
+from distill_dagster.domains.generic import domain as generic
 from distill_dagster.errors import DistillError
-from distill_dagster.lineage.engine import Made
+from distill_dagster.lineage.engine import Made, Services, materialize
 from distill_dagster.records.messages import text_of
 from distill_dagster.stages import teaching
 from distill_dagster.teachers.base import Request
@@ -158,6 +161,38 @@ def test_a_tiny_models_nonsense_ends_with_its_class(tmp_path: Path) -> None:
         assert row["origin"] == "gold" or text_of(row["messages"][-1:]) in ("red", "green")
 
 
+def test_a_run_that_broke_off_goes_on_from_the_round_it_was_in(tmp_path: Path, teacher: RuleTeacher) -> None:
+    """Answers of earlier rounds are in the journal; progress says kind and round."""
+    project = written(tmp_path / "broken", "knowledge: [labeling, feedback]\n")
+    project.run(DATA[:4])
+    count = len(table(project.run(["seed_set"])["seed_set"], "seed"))
+
+    def breaks(request: Request) -> str:
+        if rule_teacher.style(request) == "compare":
+            raise KeyboardInterrupt
+        return rule_teacher.answer(request)
+
+    def go_on() -> Made:
+        one = project.project()
+        (node,) = one.select(project.name, ["teacher_outputs"])
+        return materialize(
+            node, one.store, Services(one.state, progress=lambda done, total, note="": said.append(note))
+        )
+
+    said: list[str] = []
+    teacher.rule = breaks
+    with pytest.raises(KeyboardInterrupt):
+        go_on()
+    answered = [request for request in teacher.asked if rule_teacher.style(request) != "compare"]
+    assert 60 < len(answered) < 3 * count and not project.drafts()
+    teacher.rule = rule_teacher.answer
+    teacher.asked.clear()
+    made = go_on()
+    assert {rule_teacher.style(request) for request in teacher.asked} == {"compare"}
+    assert made.record["notes"]["calls"]["reused"] == len(answered)
+    assert set(said) == {"teacher: labeling, round 1", "teacher: feedback, round 1", "teacher: feedback, round 2"}
+
+
 def test_an_input_that_an_evaluation_set_holds_is_dropped(tmp_path: Path, teacher: RuleTeacher) -> None:
     project = written(tmp_path / "leak", "knowledge: [{name: expansion, exemplars: 1}]\n")
     held = project.lines("test.jsonl")[3]["text"]
@@ -292,6 +327,30 @@ def test_conversations_and_worked_answers(tmp_path: Path, teacher: RuleTeacher) 
         assert text_of(row["messages"][-1:]) == "red" and row["rationale"] == "The text says red."
     gold = [row for row in table(made["filtered_dataset"], "example") if row["origin"] == "gold"]
     assert gold and all(len(row["messages"]) == 4 for row in gold)
+
+
+def test_passages_of_the_domain_are_recorded(
+    tmp_path: Path, teacher: RuleTeacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the domain's function to the licence of the example; another version of the texts asks again."""
+    project = written(tmp_path / "grounded", "knowledge: [{name: labeling, passages: 2}]\n")
+    plain = generic.domain()
+
+    def library(task: str, text: str, count: int) -> list[Passage]:
+        return [Passage(f"All about {rule_teacher.colour(text)}.", "manual:1", "CC-BY-4.0")]
+
+    monkeypatch.setattr(generic, "domain", lambda: replace(plain, passages=library))
+    made = project.run(DATA)
+    passages = {row["passage_no"]: row["text"] for row in table(made["teacher_outputs"], "passage")}
+    assert set(passages.values()) == {"All about red.", "All about green."}
+    shown = [row for row in table(made["teacher_outputs"], "call_input") if row["kind"] == "passage"]
+    assert len(shown) == len(teacher.asked) and {row["ref_no"] for row in shown} == set(passages)
+    assert all("All about" in request.messages[-1]["content"] for request in teacher.asked)
+    taught = [row for row in table(made["filtered_dataset"], "example") if row["origin"] == "teacher"]
+    assert taught and {row["licence"] for row in taught} == {"CC-BY-4.0 AND CC0-1.0"}
+    assert "All about" not in str(taught)
+    monkeypatch.setattr(generic, "domain", lambda: replace(plain, passages=library, passages_version="2"))
+    assert not project.run(DATA)["teacher_outputs"].reused
 
 
 def test_of_several_samples_the_verifier_keeps_the_right_ones(tmp_path: Path, teacher: RuleTeacher) -> None:
