@@ -16,7 +16,7 @@ PYTHONS ?= 3.11 3.12 3.13
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo ui teacher test test-fast test-kill test-pythons lint format schema images constraints clean
+.PHONY: help venv bench-teacher demo ui teacher test test-fast test-kill test-pythons lint format schema images constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -65,6 +65,9 @@ $(VENV)-%/.installed: pyproject.toml constraints.txt .ci/light_requirements.py
 	$(VENV)-$*/bin/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -r $(VENV)-$*/requirements.txt
 	$(VENV)-$*/bin/python -m pip install --quiet $(PIP_ARGS) --no-deps -e .
 	touch $@
+
+bench-teacher: venv ## asking a teacher through the journal, beside a bare HTTP client (two minutes, idle machine)
+	$(BIN)/python benchmarks/teacher.py $(ARGS)
 
 lint: venv ## ruff and pyright
 	$(BIN)/ruff check .

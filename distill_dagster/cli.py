@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from distill_dagster import console
+from distill_dagster import cli_lineage, console
 from distill_dagster.errors import DistillError
 
 app = typer.Typer(
@@ -20,8 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-gc_app = typer.Typer(help="Delete versions that nobody needs.", no_args_is_help=True)
-app.add_typer(gc_app, name="gc")
+app.add_typer(cli_lineage.app)
 
 Config = Annotated[Path | None, typer.Option("--config", help="Folder of the YAML files.")]
 
@@ -175,6 +174,27 @@ def status(
 
 
 @app.command()
+def estimate(
+    pipeline: Annotated[str, typer.Argument(help="Name of a pipeline.")],
+    limit: Annotated[int | None, typer.Option(help="Of a pilot on N records a task and part.", min=1)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    config: Config = None,
+) -> None:
+    """Calls, tokens and cost of a run, low, likely and high, before anything is sent."""
+    from dataclasses import asdict
+
+    from distill_dagster.stages.estimate import estimate as look_ahead
+
+    found = look_ahead(_project(config, limit), pipeline)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=1))
+    else:
+        console.out.print(console.estimate_table(found))
+        for note in console.estimate_notes(found):
+            console.out.print(f"[dim]{note}[/]", soft_wrap=True)
+
+
+@app.command()
 def domains() -> None:
     """List the domain plugins, and those that could not be loaded."""
     from rich.table import Table
@@ -190,80 +210,6 @@ def domains() -> None:
     console.out.print(table)
     for failure in found.failures:
         console.err.print(str(failure), markup=False, style="red")
-
-
-@app.command()
-def audit(
-    subject: Annotated[str, typer.Argument(help="PIPELINE@ALIAS, or a weights folder.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    offline: Annotated[bool, typer.Option(help="Only the folder: do not look into the store.")] = False,
-) -> None:
-    """Walk the chain of versions behind a student, re-hashing every file; needs neither Dagster nor MLflow.
-
-    Exit codes: 0 clean, 1 policy, 2 integrity, 3 evidence incomplete.
-    """
-    from distill_dagster.lineage.audit import audit_alias, audit_folder
-    from distill_dagster.settings import Settings
-    from distill_dagster.storage.store import Store
-
-    settings = Settings.from_environment()
-    store = Store(settings.store, settings.namespace, settings.prefix)
-    if Path(subject).is_dir():
-        result = audit_folder(Path(subject), None if offline or not store.base.exists() else store)
-    else:
-        name, _, alias = subject.partition("@")
-        result = audit_alias(store, name, alias or "champion")
-    if as_json:
-        typer.echo(json.dumps({**vars(result), "exit_code": result.exit_code}, indent=1))
-    else:
-        console.out.print(console.audit_table(result))
-        licences = ", ".join(f"{name}: {count:,}" for name, count in sorted(result.licences.items()))
-        console.out.print(
-            f"\n{result.files_hashed} files hashed; licences of the records: {licences or 'none known'}\n"
-        )
-        for title, problems in (
-            ("integrity", result.integrity),
-            ("completeness", result.completeness),
-            ("policy", result.policy),
-        ):
-            console.out.print(console.verdict(title, problems), soft_wrap=True)
-        for hole in result.holes:
-            console.out.print(f"[yellow]unknown[/]  {hole}", soft_wrap=True)
-    raise typer.Exit(result.exit_code)
-
-
-@gc_app.command("plan")
-def gc_plan(
-    keep_last: Annotated[int, typer.Option(help="Newest versions to keep of each artifact.", min=1)] = 3,
-    pin: Annotated[list[str] | None, typer.Option(help="OWNER/ARTIFACT@VERSION to keep; may be repeated.")] = None,
-) -> None:
-    """Show what `gc apply` would delete."""
-    from distill_dagster.lineage import gc
-
-    typer.echo(gc.describe(_garbage(keep_last, pin)[1]))
-
-
-@gc_app.command("apply")
-def gc_apply(
-    keep_last: Annotated[int, typer.Option(help="Newest versions to keep of each artifact.", min=1)] = 3,
-    pin: Annotated[list[str] | None, typer.Option(help="OWNER/ARTIFACT@VERSION to keep; may be repeated.")] = None,
-) -> None:
-    """Delete what `gc plan` shows."""
-    from distill_dagster.lineage import gc
-
-    store, garbage, leases = _garbage(keep_last, pin)
-    typer.echo(gc.describe(garbage))
-    typer.echo(f"{gc.apply(store, garbage, leases=leases):,} bytes freed")
-
-
-def _garbage(keep_last: int, pin: list[str] | None) -> tuple[Any, Any, Path]:
-    from distill_dagster.lineage import gc
-    from distill_dagster.settings import Settings
-    from distill_dagster.storage.store import Store
-
-    settings = Settings.from_environment()
-    store = Store(settings.store, settings.namespace, settings.prefix)
-    return store, gc.plan(store, keep_last, frozenset(pin or [])), settings.state / "leases"
 
 
 @app.command()

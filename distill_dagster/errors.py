@@ -49,5 +49,13 @@ class PluginError(DistillError):
     """A domain plugin cannot be imported, or claims a name that is taken."""
 
 
+class TeacherError(DistillError):
+    """A teacher cannot go on answering; what it has answered is kept, and the same run goes on from there."""
+
+
 class LeaseError(DistillError):
     """Another process holds the work; the error names it."""
+
+
+class BudgetError(DistillError):
+    """A budget has no room for the next question; what is answered is kept, and a higher one goes on from there."""

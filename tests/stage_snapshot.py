@@ -27,9 +27,11 @@ SNAPSHOT = REPO / "tests" / "snapshots" / "stages.json"
 _DATA = ("domains/*.py", "stages/context.py")
 _LEAKS = ("stages/leakage.py", "filtering/_leakage.py", "filtering/_minhash.py", "filtering/_text.py")
 _WEIGHTS = ("models/*.py", "stages/models.py")
-_TRAINING = (*_WEIGHTS, "stages/training.py", "training/*.py", "training/objectives/*.py")
+_LOSSES = ("training/losses/*.py",)
+_TRAINING = (*_WEIGHTS, "stages/training.py", "training/*.py", "training/objectives/*.py", *_LOSSES)
 _ASKING = (
     "stages/teaching.py",
+    "stages/egress.py",
     "knowledge/base.py",
     "knowledge/prompts.py",
     "knowledge/_*.py",
@@ -74,13 +76,16 @@ PLUMBING = (
     "domains/registry.py",
     "evaluation/chart.py",
     "evaluation/figures.py",
+    "evaluation/funnel.py",
     "evaluation/page.py",
     "evaluation/report.py",
     "evaluation/style.py",
     "evaluation/table.py",
     "stages/__init__.py",
     "stages/domain_models.py",
+    "stages/estimate.py",
     "stages/export.py",
+    "stages/metering.py",
     "stages/plugins.py",
     "stages/project.py",
     "teachers/_journal.py",
@@ -91,7 +96,18 @@ PLUMBING = (
     "training/process.py",
 )
 #: Where every file belongs to a unit, or is plumbing.
-COVERED = ("deployment", "domains", "evaluation", "filtering", "knowledge", "models", "stages", "teachers", "training")
+COVERED = (
+    "deployment",
+    "domains",
+    "evaluation",
+    "filtering",
+    "knowledge",
+    "models",
+    "privacy",
+    "stages",
+    "teachers",
+    "training",
+)
 
 
 @dataclass(frozen=True)
@@ -195,6 +211,8 @@ def units() -> Iterator[Unit]:
             if path.stem not in ("base", "engine", "prompts"):
                 version = _assigned(path, "version") or _assigned(PACKAGE / part / "base.py", "version") or ""
                 yield Unit(f"{part}/{path.stem}", version, _files(f"{part}/{path.name}"))
+    found = _assigned(PACKAGE / "privacy" / "mask.py", "VERSION") or ""
+    yield Unit("privacy", found, _files("privacy/*.py"))
     for folder in sorted(path for path in (PACKAGE / "domains").iterdir() if (path / "domain.py").exists()):
         yield Unit(f"domains/{folder.name}", _given(folder), _files(f"domains/{folder.name}/**/*.py"))
 

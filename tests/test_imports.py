@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "distill_dagster"
 #: The floors, from the ground up. A module may import from its own part and from lower floors. Parts that share a
 #: floor do not know each other, save those in TOGETHER. The way of the data orders the six parts of the stages' floor:
 #: a later one may read an earlier one (evaluation looks for leakage with a filter), never the other way.
-GROUND = ("errors", "settings", "records", "storage", "config", "lineage", "models")
+GROUND = ("errors", "settings", "records", "storage", "config", "lineage", "models", "privacy")
 FLOORS = (
     GROUND,
     ("domains",),
@@ -29,7 +29,7 @@ FLOORS = (
     ("resources",),
     ("assets", "automation"),
     ("console",),
-    ("definitions", "component", "serve"),
+    ("definitions", "component", "serve", "cli_lineage"),
     # The package itself offers the public API, imported when it is asked for.
     ("cli", "__main__", "__init__"),
 )

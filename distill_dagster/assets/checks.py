@@ -124,6 +124,8 @@ def of_pipeline(project: Project, pipeline: PipelineContext) -> list[dg.AssetChe
         if (own, "preference_pairs") in project.nodes:
             checks += schema_and_volume(project, (own, "preference_pairs"), "preference")
         checks.append(check(project, (own, "teacher_outputs"), "answered", "At most 5 % of calls failed.", _answered))
+        said = "The teacher's server names one model, the same as for earlier answers."
+        checks.append(check(project, (own, "teacher_outputs"), "served_model", said, _one_served_model))
     for artifact in ("student_checkpoint", "control_checkpoint"):
         checks.append(
             check(
@@ -165,6 +167,12 @@ def _answered(version: Version, run: str) -> tuple[bool, dict[str, Any]]:
     total = sum(status.values())
     failed = total - status.get("ok", 0)
     return failed <= 0.05 * total, {"failed": failed, "candidates": total}
+
+
+def _one_served_model(version: Version, run: str) -> tuple[bool, dict[str, Any]]:
+    said = version.run(run)["notes"].get("served_model", {"earlier": {}, "here": {}})
+    names = sorted({*said["earlier"], *said["here"]})
+    return len(names) <= 1, {"models": ", ".join(names) or "none", "answers": dg.MetadataValue.json(said)}
 
 
 def _loss_finite(version: Version, run: str) -> tuple[bool, dict[str, Any]]:

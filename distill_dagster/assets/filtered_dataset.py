@@ -5,13 +5,16 @@ from typing import Any
 
 import dagster as dg
 
-from distill_dagster.assets.base import counts_table, sample_table, stage_asset
+from distill_dagster.assets.base import counts_table, picture, sample_table, stage_asset
 from distill_dagster.lineage.engine import Made
+from distill_dagster.lineage.threads import At
 from distill_dagster.records.messages import text_of
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.stages.project import Project
 
 ARTIFACT = "filtered_dataset"
+#: Samples of dropped records: of each reason, and in all.
+EACH, MOST = 2, 16
 
 
 def asset(project: Project, pipeline: PipelineContext, owners: list[str]) -> dg.AssetsDefinition:
@@ -27,17 +30,58 @@ def asset(project: Project, pipeline: PipelineContext, owners: list[str]) -> dg.
 
 
 def describe(pipeline: PipelineContext, made: Made) -> Mapping[str, Any]:
-    """The funnel with a reason for every drop, and sample examples where records may be shown."""
+    """The funnel with a reason for every drop, distributions before and after, and samples where records are shown."""
+    from distill_dagster.evaluation import funnel as pictures
+
     shown: dict[str, Any] = {}
-    funnel = made.record["notes"].get("funnel", {})
-    if funnel:
+    notes = made.record["notes"]
+    if funnel := notes.get("funnel", {}):
         shown["funnel"] = dg.MetadataValue.md(counts_table("candidates", funnel))
+        shown["funnel_picture"] = picture(pictures.funnel_figure(funnel), "candidates, what each reason took, and kept")
+    if cost := notes.get("cost"):
+        shown["cost per kept record"] = cost["cost per kept record"]
+        shown["cost_micros"] = cost["cost_micros"]
+    profile = notes.get("profile", {})
+    if profile.get("lengths"):
+        shown["lengths"] = picture(pictures.length_figure(profile["lengths"]), "lengths before and after filtering")
+    labels = pictures.label_figure(profile.get("labels", {}))
+    if labels is not None:
+        shown["labels"] = picture(labels, "labels before and after filtering")
     if pipeline.source.config.show_records:
-        rows = made.version.table("example", columns=["task", "origin", "messages"]).to_pylist()
-        step = max(1, len(rows) // 8)
-        picked = [
-            {**row, "input": text_of(row["messages"], "user"), "answer": text_of(row["messages"], "assistant")}
-            for row in rows[::step][:8]
-        ]
-        shown["sample"] = sample_table(["task", "origin", "input", "answer"], picked)
+        shown["sample"] = _examples(made)
+        if dropped := _dropped(made):
+            shown["dropped"] = sample_table(["task", "reason", "evidence", "input", "answer"], dropped)
     return shown
+
+
+def _examples(made: Made) -> dg.TableMetadataValue:
+    rows = made.version.table("example", columns=["task", "origin", "messages"]).to_pylist()
+    step = max(1, len(rows) // 8)
+    picked = [
+        {**row, "input": text_of(row["messages"], "user"), "answer": text_of(row["messages"], "assistant")}
+        for row in rows[::step][:8]
+    ]
+    return sample_table(["task", "origin", "input", "answer"], picked)
+
+
+def _dropped(made: Made) -> list[dict[str, Any]]:
+    """The first dropped records of each reason, with the evidence of the rule that dropped them."""
+    data = At(made.version, made.run)
+    outputs = data.parent("outputs")
+    if outputs is None:
+        return []
+    picked: dict[int, dict[str, Any]] = {}
+    counted: dict[str, int] = {}
+    for row in data.rows("decision", [("verdict", "==", "drop")]):
+        counted[row["reason"]] = counted.get(row["reason"], 0) + 1
+        if counted[row["reason"]] <= EACH and len(picked) < MOST:
+            look = next((look for look in row["looks"] if look["verdict"] == "drop"), {})
+            picked[row["candidate_no"]] = {"reason": row["reason"], "evidence": look.get("detail")}
+    rows = outputs.rows("candidate", [("candidate_no", "in", list(picked))]) if picked else []
+    said = {
+        row["candidate_no"]: {
+            "task": row["task"], "input": text_of(row["messages"] or (), "user"), "answer": row["answer"]
+        }
+        for row in rows
+    }  # fmt: skip
+    return [{**entry, **said.get(number, {})} for number, entry in picked.items()]

@@ -45,6 +45,10 @@ def _absent(project: ProjectConfig) -> Iterator[Problem]:
                         named.append((data.path, (field, index, "path"), ""))
                     if data.opening is not None:
                         named.append((data.opening.tokenizer, (field, index, "opening", "tokenizer"), "tokenizer.json"))
+        elif kind == "teacher" and (recorded := project.teachers[name].recorded) is not None:
+            several = not isinstance(recorded.path, str)
+            for index, text in enumerate(recorded.paths):
+                named.append((text, ("recorded", "path", index) if several else ("recorded", "path"), ""))
         elif kind == "teacher" and paths.is_folder(project.teachers[name].model):
             named.append((project.teachers[name].model, ("model",), "config.json"))
         elif kind == "pipeline" and paths.is_folder(project.pipelines[name].student.base):

@@ -10,6 +10,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from distill_dagster.config.egress import EgressOptions, EndpointClass
+from distill_dagster.config.endpoint import EndpointOptions
+from distill_dagster.config.prices import BudgetOptions, PriceEntry, PricesConfig
+from distill_dagster.config.recorded import RecordedOptions
 from distill_dagster.config.source import (
     Columns,
     DataFile,
@@ -26,10 +30,13 @@ __all__ = [
     "KINDS",
     "AnyConfig",
     "Block",
+    "BudgetOptions",
     "Columns",
     "ControlOptions",
     "DataFile",
     "DeployOptions",
+    "EndpointOptions",
+    "EgressOptions",
     "EvaluationOptions",
     "FitOptions",
     "GateOptions",
@@ -41,6 +48,7 @@ __all__ = [
     "PricesConfig",
     "Prompt",
     "Recipe",
+    "RecordedOptions",
     "Sampling",
     "ScheduleOptions",
     "SourceConfig",
@@ -121,25 +129,54 @@ class Sampling(Strict):
 class TeacherConfig(Strict):
     """`kind: teacher`: who answers.
 
-    `model` is `domain:teacher` (the domain's committed one), `preset:NAME` (with `fit`), a folder, or a hub id.
+    `model` is `domain:teacher` (the domain's committed one), `preset:NAME` (with `fit`), a folder, or a hub id; behind
+    an `endpoint`, the name that its server knows.
     """
 
     kind: Literal["teacher"]
     name: Name
     backend: str = Field(default="transformers", description="How the model is reached")
     model: str = Field(
-        default="domain:teacher", description="domain:teacher, preset:NAME (with `fit`), a folder, or a hub id"
+        default="domain:teacher",
+        description="domain:teacher, preset:NAME (with `fit`), a folder, or a hub id; for an API, the server's name",
     )
-    revision: str | None = Field(default=None, description="Commit of the hub model")
+    revision: str | None = Field(
+        default=None, description="Commit of the hub model; for an API, whatever you declare: a new one asks anew"
+    )
+    endpoint: EndpointOptions | None = Field(default=None, description="Where an API teacher is reached")
     template: Literal["chat", "plain"] = Field(default="chat", description="plain: the text itself, no chat template")
     prompt_style: Literal["full", "short"] = Field(
         default="full", description="Which of the task's templates it is given"
     )
     sampling: Sampling = Field(default_factory=Sampling)
     fit: FitOptions | None = Field(default=None, description="Fit it on D_T first")
+    recorded: RecordedOptions | None = Field(
+        default=None, description="The answers of backend `recorded`: a file and what its columns hold"
+    )
+    prices: Name | None = free(None, description="Name of a `kind: prices` with a price of `model`")
+    budget: BudgetOptions | None = free(None, description="Stop, resumably, before more is spent")
+    egress_class: EndpointClass | None = free(
+        None,
+        description="Where questions go: local, own_network or third_party. By default local for weights on this "
+        "machine and for addresses of this machine, third_party for every other address",
+    )
     batch_size: int = free(64, ge=1, description="Questions answered together")
     threads: int = free(1, ge=1, description="CPU threads of a local model")
     dtype: Literal["fp32", "bf16"] = Field(default="fp32", description="Precision a local model runs in")
+
+    @model_validator(mode="after")
+    def _api_needs_endpoint(self) -> TeacherConfig:
+        if self.backend != "openai":
+            if self.endpoint is not None:
+                raise ValueError(f"`endpoint` belongs to backend 'openai', not {self.backend!r}")
+            return self
+        if self.endpoint is None:
+            raise ValueError("backend 'openai' needs an `endpoint` with the server's `url`")
+        if "model" not in self.model_fields_set or self.model.startswith(("domain:", "preset:")):
+            raise ValueError("backend 'openai' needs `model`: the name that the server knows it by")
+        if self.fit is not None:
+            raise ValueError("a teacher behind an API cannot be fitted here: leave `fit` out")
+        return self
 
     @model_validator(mode="after")
     def _preset_needs_fit(self) -> TeacherConfig:
@@ -147,24 +184,22 @@ class TeacherConfig(Strict):
             raise ValueError(f"model {self.model!r} has no weights yet: give `fit` with a recipe, to train it on D_T")
         return self
 
+    @model_validator(mode="after")
+    def _recorded_answers(self) -> TeacherConfig:
+        if self.backend == "recorded":
+            if self.recorded is None:
+                raise ValueError("backend `recorded` needs `recorded`: the file of answers and its columns")
+            if self.fit is not None:
+                raise ValueError("a file of answers cannot be fitted: leave out `fit`")
+        elif self.recorded is not None:
+            raise ValueError(f"`recorded` belongs to backend `recorded`, not to {self.backend!r}")
+        return self
 
-class PricesConfig(Strict):
-    """`kind: prices`: dated prices of teachers, in micro-units of the currency per million tokens."""
-
-    kind: Literal["prices"]
-    name: Name
-    currency: str = "USD"
-    entries: list[PriceEntry] = Field(default_factory=list)
-
-
-class PriceEntry(Strict):
-    """The price of one model from one day on."""
-
-    model: str
-    valid_from: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="First day of this price, YYYY-MM-DD")
-    input_per_million: float = Field(ge=0)
-    output_per_million: float = Field(ge=0)
-    source: str = ""
+    @model_validator(mode="after")
+    def _money_needs_prices(self) -> TeacherConfig:
+        if self.budget is not None and self.budget.money is not None and self.prices is None:
+            raise ValueError("a budget in `money` needs `prices`: the name of a `kind: prices`")
+        return self
 
 
 class TermsConfig(Strict):
@@ -321,8 +356,6 @@ class PipelineConfig(Strict):
         """Name that owns this pipeline's asset keys."""
         return self.name or self.source
 
-
-PricesConfig.model_rebuild()
 
 AnyConfig = Annotated[
     SourceConfig | PipelineConfig | TeacherConfig | PricesConfig | TermsConfig, Field(discriminator="kind")

@@ -67,6 +67,7 @@ def problems(entries: list[Entry], broken: set[tuple[str, str]], domains: Any = 
             found += pipeline_checks.of_pipeline(entry.config, entry.document, _tasks(entry.config, index, domains))
         elif entry.kind == "teacher":
             found += pipeline_checks.of_teacher(entry.config, entry.document)
+            found += _prices(entry.config, entry.document, index)
     found += _circles(index)
     return found
 
@@ -121,6 +122,21 @@ def _references(pipeline: PipelineConfig, document: Document, index: Index) -> I
     if other is not None and other.source != pipeline.source:
         reason = f"the data of pipeline {pipeline.data_from!r} is of source {other.source!r}, not {pipeline.source!r}."
         yield document.problem(("source",), reason, f"Write `source: {other.source}` and give it a `name`.")
+
+
+def _prices(teacher: Any, document: Document, index: Index) -> Iterator[Problem]:
+    """Is there a price of a teacher's model?"""
+    if teacher.prices is None:
+        return
+    if index.unknown("prices", teacher.prices):
+        hint = nearest(teacher.prices, index.names("prices"))
+        yield document.problem(("prices",), f"no prices are named {teacher.prices!r}.", hint)
+        return
+    prices = index.get("prices", teacher.prices)
+    models = {entry.model for entry in prices.entries} if prices is not None else {teacher.model}
+    if teacher.model not in models:
+        reason = f"prices {teacher.prices!r} have no price of model {teacher.model!r}."
+        yield document.problem(("prices",), reason, nearest(teacher.model, models))
 
 
 def _circles(index: Index) -> Iterator[Problem]:

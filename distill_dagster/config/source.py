@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from distill_dagster.config.egress import EgressOptions
 from distill_dagster.config.strict import Name, Strict, free
 from distill_dagster.config.styles import StyleName
 
@@ -189,6 +190,11 @@ class SourceConfig(Strict):
     )
     prompts: list[Prompt] = Field(default_factory=list, description="Templates in place of the domain's")
     context_limit: int | None = Field(default=None, ge=1, description="Cut `context` to this many characters")
+    egress: EgressOptions = free(
+        default_factory=EgressOptions,
+        description="Where records may be sent, and what happens to personal data and secrets; it remakes what asks, "
+        "not the seeds",
+    )
     show_records: bool = free(False, description="Let Dagster show sample records of this source")
     owners: list[str] = free(
         default_factory=list, description="E-mail addresses or `team:...`; the domain's by default"

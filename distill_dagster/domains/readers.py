@@ -22,7 +22,8 @@ from distill_dagster.errors import SourceError
 ROLES = ("user", "assistant", "system", "tool")
 _REQUIRED = ("input", "answer", "id")
 _OPTIONAL = ("context", "choices", "rationale", "subject_key", "annotator", "language")
-_MISSING: Any = object()
+#: What `find` gives where a row lacks the column.
+MISSING: Any = object()
 
 
 def read(datafile: DataFile, base_dir: Path) -> Iterator[dict[str, Any]]:
@@ -48,8 +49,8 @@ def read(datafile: DataFile, base_dir: Path) -> Iterator[dict[str, Any]]:
         full = datafile.limit is not None and kept >= datafile.limit
         if full and datafile.rows is None:
             break
-        present.update(column for column in datafile.where if find(row, column) is not _MISSING)
-        if full or any(not _equals(find(row, column), wanted) for column, wanted in datafile.where.items()):
+        present.update(column for column in datafile.where if find(row, column) is not MISSING)
+        if full or any(not equals(find(row, column), wanted) for column, wanted in datafile.where.items()):
             continue
         entry = _mapped(datafile.columns, row, place, present, opening)
         if entry["id"] is not None:
@@ -118,7 +119,7 @@ def source_id(datafile: DataFile) -> str:
 
 
 def find(row: Mapping[str, Any], column: str) -> Any:
-    """Value of a column, a dotted name walking into objects and an integer step into lists; `_MISSING` where absent."""
+    """Value of a column, a dotted name walking into objects and an integer step into lists; `MISSING` where absent."""
     if column in row:
         return row[column]
     value: Any = row
@@ -128,11 +129,11 @@ def find(row: Mapping[str, Any], column: str) -> Any:
         elif isinstance(value, list) and step.lstrip("-").isdigit() and -len(value) <= int(step) < len(value):
             value = value[int(step)]
         else:
-            return _MISSING
+            return MISSING
     return value
 
 
-def _equals(value: Any, wanted: str | int | bool) -> bool:
+def equals(value: Any, wanted: str | int | bool) -> bool:
     """Is it the wanted value? Text compares with a number by its writing, since CSV holds text alone."""
     if isinstance(value, str) and not isinstance(wanted, str):
         return value.lower() == str(wanted).lower() if isinstance(wanted, bool) else value == str(wanted)
@@ -154,27 +155,27 @@ def _mapped(
             entry["turns"] = _turns(value, place, column)
             parts.append("\n".join(text for _, text in entry["turns"]))
             continue
-        text = _text(value, place, column)
+        text = as_text(value, place, column)
         if text is None or not text.strip():
             raise SourceError(place, f"the input column {column!r} is empty.", "Leave such rows out of the file.")
         parts.append(text)
     entry["input"] = "\n\n".join(parts)
     for field in _REQUIRED[1:]:
         required: str | None = getattr(columns, field)
-        entry[field] = None if required is None else _text(_required(row, required, place), place, required)
+        entry[field] = None if required is None else as_text(_required(row, required, place), place, required)
     for field in _OPTIONAL:
         column: str = getattr(columns, field) or ""
-        value = find(row, column) if column else _MISSING
-        if value is not _MISSING:
+        value = find(row, column) if column else MISSING
+        if value is not MISSING:
             present.add(column)
-        if value is _MISSING or value is None:
+        if value is MISSING or value is None:
             entry[field] = None
         elif field == "choices":
             if not isinstance(value, list):
                 raise SourceError(place, f"column {column!r} holds {_kind(value)}, not a list of choices.")
-            entry[field] = [_text(choice, place, column) for choice in value]
+            entry[field] = [as_text(choice, place, column) for choice in value]
         else:
-            entry[field] = _text(value, place, column)
+            entry[field] = as_text(value, place, column)
     return entry
 
 
@@ -186,7 +187,7 @@ def _turns(value: list[Any], place: str, column: str) -> list[tuple[str, str]]:
         if not isinstance(turn, Mapping) or not {"role", "content"} <= set(turn):
             reason = f"column {column!r} holds a list, and its entry {number} is no turn with `role` and `content`."
             raise SourceError(place, reason, "A conversation is a list of {role: user or assistant, content: text}.")
-        role, text = turn["role"], _text(turn["content"], place, f"{here}.content")
+        role, text = turn["role"], as_text(turn["content"], place, f"{here}.content")
         if role not in ROLES:
             raise SourceError(place, f"{here}.role is {role!r}.", f"It is one of {', '.join(ROLES)}.")
         if text is None or not text.strip():
@@ -201,7 +202,7 @@ def _turns(value: list[Any], place: str, column: str) -> list[tuple[str, str]]:
 
 def _required(row: Mapping[str, Any], column: str, place: str) -> Any:
     value = find(row, column)
-    if value is _MISSING:
+    if value is MISSING:
         near = nearest(column, row)
         raise SourceError(place, f"the record lacks the field {column!r}.", f"{near} It has: {', '.join(row)}.")
     return value
@@ -211,7 +212,7 @@ def _kind(value: Any) -> str:
     return {dict: "an object", list: "a list", bytes: "bytes"}.get(type(value), type(value).__name__)
 
 
-def _text(value: Any, place: str, column: str) -> str | None:
+def as_text(value: Any, place: str, column: str) -> str | None:
     """A scalar as text, in the way JSON writes it; None stays None."""
     if value is None:
         return None

@@ -5,67 +5,12 @@ They show counts and scores only, never record text. matplotlib is imported when
 
 from __future__ import annotations
 
-import io
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
 from distill_dagster.evaluation import style, wording
+from distill_dagster.evaluation.canvas import DPI, bare, png, settings, title, wrapped
 from distill_dagster.evaluation.protocol import Report
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-DPI = 120
-
-
-def _settings() -> dict[str, Any]:
-    """matplotlib's own defaults, whatever the user's file says, with ours on top."""
-    import matplotlib
-
-    mine = {
-        "font.family": "DejaVu Sans",
-        "font.size": 9,
-        "text.color": style.INK,
-        "axes.labelcolor": style.MUTED,
-        "axes.edgecolor": style.GRID,
-        "axes.titlesize": 10,
-        "axes.titleweight": "bold",
-        "axes.titlelocation": "left",
-        "xtick.color": style.MUTED,
-        "ytick.color": style.INK,
-        "grid.color": style.GRID,
-    }
-    kept = {key: value for key, value in matplotlib.rcParamsDefault.items() if not key.startswith("backend")}
-    return {**kept, **mine}
-
-
-def _png(figure: Figure, dpi: int = DPI) -> bytes:
-    """The figure's bytes without date or software name."""
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        engine.set(w_pad=0.1, h_pad=0.1, wspace=0.03)  # pyright: ignore[reportCallIssue, reportArgumentType]
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, facecolor="white")
-    return buffer.getvalue()
-
-
-def _bare(axes: Axes) -> None:
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.tick_params(length=0)
-    axes.grid(True, axis="x")
-    axes.set_axisbelow(True)
-
-
-def _title(axes: Axes, text: str, width: int) -> None:
-    axes.set_title(_wrapped(text, width), pad=10)
-
-
-def _wrapped(text: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(text, width, max_lines=2, placeholder=" …")) or " "
 
 
 def score_figure(report: Report) -> bytes:
@@ -77,16 +22,16 @@ def score_figure(report: Report) -> bytes:
     arms = wording.arm_order({arm for task in tasks for arm in task["arms"]})
     columns = min(3, len(tasks))
     lines = math.ceil(len(tasks) / columns)
-    with matplotlib.rc_context(_settings()):  # pyright: ignore[reportCallIssue, reportArgumentType]
-        figure = Figure(figsize=(2.2 + 2.75 * columns, lines * (1.15 + 0.3 * max(len(arms), 2))), layout="constrained")
+    with matplotlib.rc_context(settings()):  # pyright: ignore[reportCallIssue, reportArgumentType]
+        figure = Figure(figsize=(2.1 + 2.45 * columns, lines * (1.15 + 0.3 * max(len(arms), 2))), layout="constrained")
         panels = figure.subplots(lines, columns, squeeze=False)
         for index, axes in enumerate(panels.flat):
             if index >= len(tasks):
                 axes.set_axis_off()
                 continue
             task = tasks[index]
-            _bare(axes)
-            _title(axes, task["title"], 34)
+            bare(axes)
+            title(axes, task["title"], 30)
             axes.set_xlim(-0.02, 1.04)
             axes.set_ylim(len(arms) - 0.4, -0.6)
             axes.set_yticks(range(len(arms)), [wording.arm_title(arm) for arm in arms] if index % columns == 0 else [])
@@ -119,7 +64,7 @@ def score_figure(report: Report) -> bytes:
             fontsize=8,
             color=style.MUTED,
         )
-        return _png(figure, DPI if lines == 1 else 85)
+        return png(figure, DPI if lines == 1 else 85)
 
 
 def gap_figure(report: Report) -> bytes:
@@ -131,13 +76,13 @@ def gap_figure(report: Report) -> bytes:
     shown = [gap for task in tasks for gap in task["gap"].values() if gap is not None]
     low = max(-1.0, min([-0.05, *(gap["low"] for gap in shown)]) - 0.05)
     high = min(2.0, max([1.05, *(gap["high"] for gap in shown)]) + 0.05)
-    with matplotlib.rc_context(_settings()):  # pyright: ignore[reportCallIssue, reportArgumentType]
+    with matplotlib.rc_context(settings()):  # pyright: ignore[reportCallIssue, reportArgumentType]
         figure = Figure(figsize=(8, 1.25 + 0.62 * len(tasks)), layout="constrained")
         axes = figure.subplots()
-        _bare(axes)
+        bare(axes)
         axes.set_xlim(low, high)
         axes.set_ylim(len(tasks) - 0.45, -0.55)
-        axes.set_yticks(range(len(tasks)), [_wrapped(task["title"], 30) for task in tasks])
+        axes.set_yticks(range(len(tasks)), [wrapped(task["title"], 30) for task in tasks])
         axes.axvline(0, color=style.colour("control_1"), linewidth=1.4)
         axes.axvline(1, color=style.colour("teacher"), linewidth=1.4)
         ticks = {0: "control", 0.25: "¼", 0.5: "½", 0.75: "¾", 1: "teacher"}
@@ -173,8 +118,8 @@ def gap_figure(report: Report) -> bytes:
                 axes.plot(min(max(gap["value"], low), high), height, mark, color=shade, markersize=5.5, label=name)
         if labelled:
             figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8, handletextpad=0.2)
-        _title(axes, "Share of the gap between control and teacher that the student closed", 90)
-        return _png(figure)
+        title(axes, "Share of the gap between control and teacher that the student closed", 90)
+        return png(figure)
 
 
 def loss_figure(curves: Mapping[str, Sequence[tuple[float, float]]]) -> bytes:
@@ -185,10 +130,10 @@ def loss_figure(curves: Mapping[str, Sequence[tuple[float, float]]]) -> bytes:
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_settings()):  # pyright: ignore[reportCallIssue, reportArgumentType]
+    with matplotlib.rc_context(settings()):  # pyright: ignore[reportCallIssue, reportArgumentType]
         figure = Figure(figsize=(7.2, 3.4), layout="constrained")
         axes = figure.subplots()
-        _bare(axes)
+        bare(axes)
         axes.grid(True, axis="both")
         for name in wording.arm_order(curves):
             points = _thin(curves[name])
@@ -198,14 +143,14 @@ def loss_figure(curves: Mapping[str, Sequence[tuple[float, float]]]) -> bytes:
                 axes.plot(steps, losses, color=style.colour(name), linewidth=width, label=wording.arm_title(name))
         axes.set_xlabel("optimizer step")
         axes.set_ylabel("loss")
-        _title(axes, "Training loss", 60)
+        title(axes, "Training loss", 60)
         if axes.has_data():
             axes.margins(x=0.01)
             axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
             axes.legend(frameon=False, fontsize=8)
         else:
             axes.text(0.5, 0.5, "no loss was recorded", transform=axes.transAxes, ha="center", color=style.MUTED)
-        return _png(figure)
+        return png(figure)
 
 
 def _thin(points: Sequence[tuple[float, float]], most: int = 400) -> list[tuple[float, float]]:

@@ -18,7 +18,7 @@ from distill_dagster.config.models import Strict
 from distill_dagster.domains.base import Task, Verdict
 from distill_dagster.records.messages import text_of
 
-KEPT, DROPPED, FAILED = "keep", "drop", "failed"
+KEPT, DROPPED, FAILED, REFUSED = "keep", "drop", "failed", "refused"
 
 
 @dataclass(frozen=True, slots=True)

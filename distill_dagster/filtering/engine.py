@@ -1,7 +1,7 @@
 """Runs filter rules over candidates and accounts for every one of them.
 
-candidates = kept + dropped per reason + failed. In mode `first` a dropped candidate is looked at no more; in mode
-`all` every rule looks at every answered candidate. Both modes keep the same candidates for the same reasons.
+candidates = kept + dropped per reason + failed + refused. In mode `first` a dropped candidate is looked at no more; in
+mode `all` every rule looks at every answered candidate. Both modes keep the same candidates for the same reasons.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from distill_dagster.config.models import Block
 from distill_dagster.config.registry import load, nearest
 from distill_dagster.errors import ConfigError, DistillError, LawError
-from distill_dagster.filtering.base import DROPPED, FAILED, KEPT, Batch, Context, Look, RuleBase, make_batch
+from distill_dagster.filtering.base import DROPPED, FAILED, KEPT, REFUSED, Batch, Context, Look, RuleBase, make_batch
 from distill_dagster.records.identity import record_id
 from distill_dagster.records.tables import build
 
@@ -35,6 +35,7 @@ class Outcome:
         funnel: Dropped candidates by reason (`rule` or `rule.code`), in the order of the rules.
         candidates: How many there were.
         failed: How many the teacher did not answer.
+        refused: How many the egress gate did not let it be asked.
     """
 
     decisions: pa.Table
@@ -43,14 +44,18 @@ class Outcome:
     funnel: dict[str, int]
     candidates: int
     failed: int
+    refused: int = 0
 
     def check(self) -> None:
         """Raise LawError unless every candidate is accounted for exactly once."""
         dropped = sum(self.funnel.values())
-        if self.candidates != len(self.kept) + dropped + self.failed or len(self.kept) != len(set(self.kept)):
+        if self.candidates != len(self.kept) + dropped + self.failed + self.refused or len(self.kept) != len(
+            set(self.kept)
+        ):
             raise LawError(
                 "filtering",
-                f"{self.candidates} candidates, but {len(self.kept)} kept, {dropped} dropped, {self.failed} failed.",
+                f"{self.candidates} candidates, but {len(self.kept)} kept, {dropped} dropped, {self.failed} failed, "
+                f"{self.refused} refused.",
             )
 
 
@@ -95,6 +100,7 @@ def run(candidates: pa.Table, rules: Sequence[Block], mode: Literal["first", "al
     if len(set(number)) != len(number):
         raise LawError("filtering", "two candidates have the same candidate_no.")
     rows = np.array([row for row, status in enumerate(candidates["status"].to_pylist()) if status == "ok"], np.int64)
+    refused = candidates["status"].to_pylist().count(REFUSED)
     batch = make_batch(candidates.take(pa.array(rows, pa.int64())), context)
     looks: list[list[dict[str, Any]]] = [[] for _ in rows]
     reasons: list[str | None] = [None] * len(rows)
@@ -131,7 +137,8 @@ def run(candidates: pa.Table, rules: Sequence[Block], mode: Literal["first", "al
         kept=[number[row] for row, reason in zip(rows.tolist(), reasons, strict=True) if reason is None],
         funnel=funnel,
         candidates=len(number),
-        failed=len(number) - len(rows),
+        failed=len(number) - len(rows) - refused,
+        refused=refused,
     )
     outcome.check()
     return outcome
@@ -174,11 +181,12 @@ def _decisions(
     """One row a candidate; its identity binds the candidate's, so that two equal verdicts are two records."""
     at = {int(row): position for position, row in enumerate(rows)}
     table: list[Mapping[str, Any]] = []
-    columns = ("candidate_no", "record_id", "seed_no", "task", "failure")
+    columns = ("candidate_no", "record_id", "seed_no", "task", "status", "failure")
     for row, values in enumerate(candidates.select(columns).to_pylist()):
         position = at.get(row)
         if position is None:
-            verdict, reason, seen = FAILED, values["failure"] or "unknown", []
+            verdict = REFUSED if values["status"] == REFUSED else FAILED
+            reason, seen = values["failure"] or "unknown", []
         else:
             reason, seen = reasons[position], looks[position]
             verdict = KEPT if reason is None else DROPPED

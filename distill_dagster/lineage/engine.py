@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from distill_dagster.errors import GateError, StoreError
+from distill_dagster.lineage import laws
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.lineage.run import code_state, environment, new_run_id
 from distill_dagster.records.identity import digest
@@ -64,6 +65,7 @@ class Job:
         inputs: Parents' versions by role.
         work: A folder that outlives a crash; the same action finds it again.
         notes: Counts, metrics and costs of this run, kept in its run record.
+        looks: EGRESS rows of the questions asked so far; the stage seals them with its calls.
     """
 
     node: Node
@@ -74,6 +76,7 @@ class Job:
     work: Path
     services: Services
     notes: dict[str, Any] = field(default_factory=dict)
+    looks: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def progress(self) -> Progress:
@@ -194,6 +197,7 @@ def _materialize(node: Node, store: Store, services: Services) -> Made:
         job = Job(node, store, draft, versions, runs, work, services)
         try:
             node.make(job)
+            laws.accounted(key_text(node.key), job.looks)
             version = store.seal(
                 draft,
                 {

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,20 +15,23 @@ from distill_dagster.errors import LawError
 from distill_dagster.records.messages import text_of
 
 
-def conserved(place: str, candidates: int, kept: int, dropped: Mapping[str, int], failed: int) -> None:
-    """Candidates = kept + dropped for each reason + failed: every candidate has exactly one fate.
+def conserved(
+    place: str, candidates: int, kept: int, dropped: Mapping[str, int], failed: int, refused: int = 0
+) -> None:
+    """Candidates = kept + dropped for each reason + failed + refused: every candidate has exactly one fate.
 
     Raises:
         LawError: They differ, or a count is below 0.
     """
-    for name, count in {"kept": kept, "failed": failed, **dropped}.items():
+    for name, count in {"kept": kept, "failed": failed, "refused": refused, **dropped}.items():
         if count < 0:
             raise LawError(place, f"{name} is {count}.", "A filter rule miscounts; nothing was sealed.")
-    total = kept + sum(dropped.values()) + failed
+    total = kept + sum(dropped.values()) + failed + refused
     if total != candidates:
         raise LawError(
             place,
-            f"{candidates} candidates, but {kept} kept + {sum(dropped.values())} dropped + {failed} failed = {total}.",
+            f"{candidates} candidates, but {kept} kept + {sum(dropped.values())} dropped + {failed} failed + "
+            f"{refused} refused = {total}.",
             "A filter rule lost or doubled a record; nothing was sealed.",
         )
 
@@ -61,6 +64,41 @@ def spend(place: str, calls: pa.Table, paid_here: int) -> None:
     total = pc.sum(costs).as_py() or 0
     if total != paid_here:
         raise LawError(place, f"calls cost {total} micro-units, the journal says {paid_here}.", "Nothing was sealed.")
+
+
+def looked(place: str, looks: pa.Table, calls: pa.Table) -> None:
+    """Looks of the egress gate = questions: each call that was sent has its look, each refused one a refusal.
+
+    Raises:
+        LawError: A question was asked that the gate did not pass, or one that it refused has no account.
+    """
+    refused = calls.filter(pc.equal(calls["status"], "refused"))["request_key"]
+    refusals = looks.filter(pc.equal(looks["verdict"], "refuse"))["request_key"]
+    sent = Counter(calls.filter(pc.not_equal(calls["status"], "refused"))["request_key"].to_pylist())
+    passed = Counter(looks.filter(pc.not_equal(looks["verdict"], "refuse"))["request_key"].to_pylist())
+    if sent != passed or None in sent:
+        raise LawError(
+            place,
+            f"{sum((sent - passed).values())} calls were sent without a look of the egress gate, and "
+            f"{sum((passed - sent).values())} looks let pass what was not sent.",
+            "Ask through stages.teaching.ask; nothing was sealed.",
+        )
+    if len(refused) != len(refusals) or refused.null_count + refusals.null_count != 2 * len(refused):
+        raise LawError(
+            place,
+            f"{len(refused)} calls are refused, but the egress gate refused {len(refusals)} questions.",
+            "A refused question has one row and no call's key; nothing was sealed.",
+        )
+
+
+def accounted(place: str, looks: Sized) -> None:
+    """No look of the egress gate is left over when a version is sealed."""
+    if len(looks):
+        raise LawError(
+            place,
+            f"{len(looks)} questions were asked whose looks the stage did not seal.",
+            "Call stages.egress.write with the calls; nothing was sealed.",
+        )
 
 
 def disjoint(place: str, table: pa.Table, columns: Iterable[str], by: str = "part") -> None:

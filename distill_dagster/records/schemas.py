@@ -180,6 +180,22 @@ PREFERENCE = pa.schema(
     ]
 )
 
+#: The egress gate's look at one question before it was asked: send, mask or refuse. `request_key` is that of the call
+#: as it was sent, none where it was refused. Findings are kinds and counts, never values.
+EGRESS = pa.schema(
+    [
+        ("look_no", pa.int64()),
+        ("seed_no", pa.int64()),
+        ("seed_record_id", pa.string()),
+        ("request_key", pa.string()),
+        ("endpoint", pa.string()),
+        ("verdict", pa.string()),
+        ("reason", pa.string()),
+        ("findings", pa.list_(pa.struct([("kind", pa.string()), ("count", pa.int64())]))),
+        ("policy", pa.string()),
+    ]
+)
+
 #: One rule's look at one candidate.
 LOOK = pa.struct(
     [
@@ -289,6 +305,7 @@ TABLES = {
     "judgement": JUDGEMENT,
     "comparison": COMPARISON,
     "preference": PREFERENCE,
+    "egress": EGRESS,
     "decision": DECISION,
     "duplicate": DUPLICATE,
     "example": EXAMPLE,

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from distill_dagster.config.models import PipelineConfig, SourceConfig, TeacherConfig, identity
+from distill_dagster.config.models import PipelineConfig, PricesConfig, SourceConfig, TeacherConfig, identity
 from distill_dagster.config.styles import StyleName
 from distill_dagster.domains.base import Domain, Task
 from distill_dagster.domains.specs import task_names, task_specs
@@ -73,6 +73,7 @@ class PipelineContext:
         folder: Folder of the YAML file.
         teacher_folder: Folder of the teacher's YAML file; a model path is relative to it.
         namespace: Whose journal answers are shared in.
+        prices: What the teacher's answers cost, where it names prices.
     """
 
     config: PipelineConfig
@@ -82,6 +83,7 @@ class PipelineContext:
     folder: Path
     teacher_folder: Path
     namespace: str
+    prices: PricesConfig | None = None
 
     @property
     def key(self) -> str:

@@ -1,7 +1,8 @@
 """`make teacher`: the small teacher and base student that a domain ships, trained from nothing on its own D_T.
 
 The teacher is fitted on D_T with answers. The base student has only read D_T's inputs, as a pretrained base model
-has read text without labels. Both share one tokenizer fitted on D_T.
+has read text without labels. Both share one tokenizer fitted on D_T. A model that already stands, made from the same
+D_T by the same recipe, is kept: to train it again, remove its folder.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import platform
 import shutil
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +84,11 @@ def make(name: str, target: Path | None, progress: Progress) -> Path:
     fitted = [row for row in rows.to_pylist() if row["part"] == "teacher"]
     styles = {(t.task, t.style): _prompt_row(source, t) for t in templates(source)}
     asked = [prompting.render(styles[row["task"], "short"], row) for row in fitted]
-    tokens = work / "tokenizer"
+    root = tables.roots(rows, "part")["teacher"]
+    roles = {"teacher": (TEACHER_PRESET, TEACHER_RECIPE), "student_base": (STUDENT_PRESET, STUDENT_RECIPE)}
+    manifests = {role: _manifest(domain, role, preset, recipe, root) for role, (preset, recipe) in roles.items()}
+    kept = [role for role in roles if _stands(final / role, manifests[role])]
+    tokens = final / kept[0] if kept else work / "tokenizer"
     if not (tokens / "tokenizer_config.json").exists():
         tokenizer.fit(
             [c["content"] for chat in asked for c in chat] + [r["answer"] for r in fitted], VOCABULARY, tokens
@@ -96,19 +102,15 @@ def make(name: str, target: Path | None, progress: Progress) -> Path:
         }
         for row, chat in zip(fitted, asked, strict=True)
     ]
-    root = tables.roots(rows, "part")["teacher"]
-    started = time.time()
-    jobs = {
-        "teacher": (TEACHER_PRESET, TEACHER_RECIPE, gold),
-        "student_base": (STUDENT_PRESET, STUDENT_RECIPE, [_unanswered(row) for row in gold]),
-    }
-    for role, (preset, recipe, examples) in jobs.items():
-        _train(role, preset, recipe, examples, tokens, work / role, progress)
-    scores = _scores(domain, source, styles, work / "teacher" / "model", fitted, progress)
-    for role, (preset, recipe, _) in jobs.items():
-        _install(work / role / "model", final / role, _manifest(domain, role, preset, recipe, root))
+    for role, (preset, recipe) in roles.items():
+        if role not in kept:
+            examples = gold if role == "teacher" else [_unanswered(row) for row in gold]
+            started = time.time()
+            _train(role, preset, recipe, examples, tokens, work / role, progress)
+            _install(work / role / "model", final / role, manifests[role], time.time() - started)
+    scores = _scores(domain, source, styles, final / "teacher", fitted, progress)
     final.joinpath("scores.json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
-    final.joinpath("README.md").write_text(_card(domain, scores, time.time() - started), encoding="utf-8")
+    final.joinpath("README.md").write_text(_card(domain, scores, _minutes(final, roles)), encoding="utf-8")
     shutil.rmtree(work)
     return final
 
@@ -199,17 +201,44 @@ def _manifest(domain: Domain, role: str, preset: str, recipe: Recipe, root: str)
     }
 
 
-def _install(source: Path, target: Path, manifest: dict[str, Any]) -> None:
+def _stands(place: Path, manifest: dict[str, Any]) -> bool:
+    """Whether a folder holds, unharmed, what the manifest is about to describe."""
+    from distill_dagster.models import folder
+    from distill_dagster.training import presets
+
+    if not (place / "manifest.json").exists():
+        return False
+    found = json.loads((place / "manifest.json").read_text("utf-8"))
+    config = json.loads((place / "config.json").read_text("utf-8"))
+    sizes = presets.find(manifest["preset"])
+    return (
+        all(found.get(key) == value for key, value in manifest.items() if key != "package")
+        and found.get("digest") == folder.digest(place)
+        and (sizes.hidden, sizes.layers, sizes.heads, sizes.feed_forward)
+        == tuple(
+            config[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+        )
+    )
+
+
+def _minutes(final: Path, roles: Iterable[str]) -> dict[str, float | None]:
+    """What each model took to train, as its manifest says."""
+    return {role: json.loads((final / role / "manifest.json").read_text("utf-8")).get("minutes") for role in roles}
+
+
+def _install(source: Path, target: Path, manifest: dict[str, Any], seconds: float) -> None:
     from distill_dagster.models import folder
 
     if target.exists():
         shutil.rmtree(target)
     shutil.copytree(source, target)
     manifest |= {"digest": folder.digest(target), "parameters": folder.parameters(target)}
+    manifest |= {"minutes": round(seconds / 60, 1)}
     target.joinpath("manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
-def _card(domain: Domain, scores: list[dict[str, Any]], seconds: float) -> str:
+def _card(domain: Domain, scores: list[dict[str, Any]], minutes: dict[str, float | None]) -> str:
+    took = ", ".join(f"{role} {'not known' if value is None else value}" for role, value in minutes.items())
     lines = [
         f"# Models of the {domain.name} domain",
         "",
@@ -217,7 +246,7 @@ def _card(domain: Domain, scores: list[dict[str, Any]], seconds: float) -> str:
         "read the same inputs, without answers. They show that the mechanism works; they are no evidence of competence",
         f"in the field. Remade by `make teacher DOMAIN={domain.name}`.",
         "",
-        f"Scores on D_val, {platform.machine()}, two threads, {seconds / 60:.1f} minutes in all:",
+        f"Scores on D_val, {platform.machine()}. Minutes of training, one thread each: {took}.",
         "",
         "| task | kind | items | teacher | linear or nearest-seed baseline on the same D_T |",
         "|---|---|---:|---:|---:|",

@@ -17,9 +17,11 @@ from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.records import tables
 from distill_dagster.records.messages import text_of
-from distill_dagster.stages import teaching
+from distill_dagster.stages import egress, teaching
 from distill_dagster.stages.context import PipelineContext, facts_of, prompts_by
 from distill_dagster.stages.teacher_outputs import call_row, call_summary
+from distill_dagster.storage.store import Version
+from distill_dagster.teachers import recorded
 from distill_dagster.teachers.base import Request
 
 VERSION = "1"
@@ -52,6 +54,7 @@ def node(pipeline: PipelineContext) -> Node:
             "sampling": pipeline.teacher.sampling.model_dump(),
             "tasks": pipeline.known_tasks,
             "versions": {task.name: task.version for task in pipeline.source.domain.tasks},
+            **egress.identity(pipeline),
         },
         make=lambda job: make(job, pipeline),
         title="Scores of student, control and teacher, with intervals and the gap closed",
@@ -61,7 +64,7 @@ def node(pipeline: PipelineContext) -> Node:
 def make(job: Job, pipeline: PipelineContext) -> None:
     """Ask every arm the test items, score the answers, and write the report."""
     options, tasks = pipeline.config.evaluation, pipeline.tasks
-    items = test_items(job, set(tasks), options.max_items)
+    items = test_items(job.inputs["evals"], set(tasks), options.max_items)
     outputs, resources = _model_outputs(job, pipeline, items)
     if options.baselines:
         outputs |= _baseline_outputs(job, items, tasks)
@@ -107,11 +110,11 @@ def make(job: Job, pipeline: PipelineContext) -> None:
     job.notes["resources"] = result.resources
 
 
-def test_items(job: Job, tasks: set[str], limit: int | None) -> Rows:
+def test_items(evals: Version, tasks: set[str], limit: int | None) -> Rows:
     """Test rows of some tasks in order, at most `limit` a task."""
     taken: dict[str, int] = {}
     kept = []
-    for row in job.inputs["evals"].table("seed", filters=[("part", "==", "test")]).to_pylist():
+    for row in evals.table("seed", filters=[("part", "==", "test")]).to_pylist():
         if row["task"] not in tasks:
             continue
         taken[row["task"]] = taken.get(row["task"], 0) + 1
@@ -144,13 +147,9 @@ def _model_outputs(
 
     styles, tasks = prompts_by(job.inputs["prompts"]), pipeline.tasks
     short = [prompting.render(styles[item["task"], "short"], item) for item in items]
-    asked = [prompting.render(styles[item["task"], pipeline.teacher.prompt_style], item) for item in items]
     teacher = teaching.open_teacher(pipeline, job.inputs["teacher"])
-    requests = [
-        Request(tuple(chat), teaching.sampling(pipeline.teacher, tasks[item["task"]]))
-        for chat, item in zip(asked, items, strict=True)
-    ]
-    responses, calls, _ = teaching.ask(job, pipeline, teacher, requests, "teacher on test items")
+    requests = teacher_requests(pipeline, styles, items)
+    responses, calls, _ = teaching.ask(job, pipeline, teacher, requests, "teacher on test items", [[i] for i in items])
     rows = [
         call_row(
             number,
@@ -162,7 +161,9 @@ def _model_outputs(
         )
         for number, (item, request, response, info) in enumerate(zip(items, requests, responses, calls, strict=True))
     ]
-    job.draft.write_table("call", tables.build("call", rows), side=True)
+    call_table = tables.build("call", rows)
+    job.draft.write_table("call", call_table, side=True)
+    egress.write(job, f"{pipeline.key}/eval_report", call_table)
     job.notes["calls"] = call_summary(rows)
     outputs: dict[str, Sequence[str]] = {"teacher": [r.text if r.failure is None else "" for r in responses]}
     resources: dict[str, dict[str, Any]] = {"teacher": {}}
@@ -189,6 +190,19 @@ def _model_outputs(
     record = json.loads(place.local("teacher.json").read_text("utf-8"))
     resources["teacher"]["parameters"] = record.get("parameters")
     return outputs, resources
+
+
+def teacher_requests(pipeline: PipelineContext, styles: Mapping[tuple[str, str], Any], items: Rows) -> list[Request]:
+    """What the teacher is asked about test items."""
+    style = pipeline.teacher.prompt_style
+    requests = [
+        Request(
+            tuple(prompting.render(styles[item["task"], style], item)),
+            teaching.sampling(pipeline.teacher, pipeline.tasks[item["task"]]),
+        )
+        for item in items
+    ]
+    return recorded.addressed(pipeline.teacher.recorded, requests, items)
 
 
 def _baseline_outputs(job: Job, items: Rows, tasks: Mapping[str, Task]) -> dict[str, list[str]]:

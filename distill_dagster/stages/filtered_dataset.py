@@ -10,13 +10,14 @@ import pyarrow.compute as pc
 from distill_dagster.config.models import identity
 from distill_dagster.errors import StoreError
 from distill_dagster.filtering import engine
+from distill_dagster.filtering._profile import profile
 from distill_dagster.filtering.base import Context, EvalText
 from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.records import tables
 from distill_dagster.records.messages import text_of
-from distill_dagster.stages import leakage, teacher_model
+from distill_dagster.stages import leakage, metering, teacher_model
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.stages.inheritance import Inheritance
 
@@ -84,7 +85,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
     taught = [_example(row, inheritance) for row in candidates.to_pylist() if row["candidate_no"] in kept]
     fresh: list[dict[str, Any]] = [{**row, "example_no": None} for row in [*gold, *taught]]
     examples = tables.build("example", fresh)
-    laws.conserved(place, candidates.num_rows, len(taught), outcome.funnel, outcome.failed)
+    laws.conserved(place, candidates.num_rows, len(taught), outcome.funnel, outcome.failed, outcome.refused)
     laws.grounded(place, examples)
     laws.no_orphan(place, examples["call_no"], candidates["call_no"], "examples")
     laws.no_orphan(place, examples["seed_no"], seeds["seed_no"], "examples")
@@ -95,8 +96,13 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         "candidates": candidates.num_rows,
         **{f"dropped: {reason}": count for reason, count in outcome.funnel.items()},
         "failed": outcome.failed,
+        **({"refused": outcome.refused} if outcome.refused else {}),
         "kept": len(taught),
     }
+    paid = job.inputs["outputs"].run(job.input_runs["outputs"])["notes"].get("paid")
+    if paid is not None:
+        job.notes["cost"] = metering.per_kept(paid, len(taught))
+    job.notes["profile"] = profile(candidates, kept, pipeline.tasks)
     job.notes["counts"] = {
         "examples": examples.num_rows,
         "origins": laws.counts(examples["origin"].to_pylist()),

@@ -11,7 +11,7 @@ from distill_dagster.records.messages import text_of
 from distill_dagster.stages import models
 from distill_dagster.stages.context import PipelineContext
 
-VERSION = "1"
+VERSION = "2"
 
 #: A student that starts from another pipeline's: `pipeline:NAME` or `pipeline:NAME@champion`.
 FROM_PIPELINE = "pipeline:"

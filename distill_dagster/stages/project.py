@@ -115,6 +115,7 @@ class Project:
             folder=self.config.file_of("pipeline", name).parent,
             teacher_folder=self.config.file_of("teacher", teacher).parent,
             namespace=self.settings.namespace,
+            prices=self.config.prices.get(self.config.teachers[teacher].prices or ""),
         )
 
     @cached_property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from distill_dagster.config.models import identity
+from distill_dagster.config.models import TeacherConfig, identity
 from distill_dagster.domains.base import Domain
 from distill_dagster.knowledge import prompts as prompting
 from distill_dagster.lineage.engine import Job
@@ -15,8 +15,10 @@ from distill_dagster.records.tables import build
 from distill_dagster.stages import models, training
 from distill_dagster.stages.context import PipelineContext, prompts_by
 from distill_dagster.storage.store import Version
+from distill_dagster.teachers import recorded
+from distill_dagster.teachers.base import Teacher
 
-VERSION = "1"
+VERSION = "2"
 
 
 def node(pipeline: PipelineContext) -> Node:
@@ -30,6 +32,10 @@ def node(pipeline: PipelineContext) -> Node:
         "dtype": teacher.dtype,
         "fit": identity(teacher.fit) if teacher.fit else None,
     }
+    if teacher.recorded is not None:
+        config = {"name": teacher.name, "backend": teacher.backend, "recorded": recorded.mapping(teacher.recorded)}
+    if teacher.endpoint is not None:
+        config["endpoint"] = endpoint_identity(teacher)
     parents: tuple[Parent, ...] = ()
     if teacher.fit is not None:
         parents = (
@@ -41,13 +47,44 @@ def node(pipeline: PipelineContext) -> Node:
         version=VERSION,
         parents=parents,
         config=config,
-        outside=lambda: _reference(pipeline).outside() if _is_local(pipeline) else {},
+        outside=lambda: _outside(pipeline),
         make=lambda job: make(job, pipeline),
         title="The teacher: its declared identity, and its weights where it is fitted here",
     )
 
 
-def _is_local(pipeline: PipelineContext) -> bool:
+def _outside(pipeline: PipelineContext) -> dict[str, Any]:
+    if pipeline.teacher.recorded is not None:
+        return {"files": answers(pipeline).files}
+    return dict(_reference(pipeline).outside()) if is_local(pipeline) else {}
+
+
+def answers(pipeline: PipelineContext) -> recorded.Backend:
+    """The file of answers that backend `recorded` reads."""
+    teacher = pipeline.teacher
+    assert teacher.recorded is not None
+    return recorded.Backend(teacher.recorded, pipeline.teacher_folder, identity=teacher.name)
+
+
+def endpoint_identity(teacher: TeacherConfig) -> dict[str, Any]:
+    """What of an endpoint makes its answers what they are; the address only where no revision is declared."""
+    assert teacher.endpoint is not None
+    kept = identity(teacher.endpoint)
+    return kept if teacher.revision is not None else {**kept, "url": teacher.endpoint.url}
+
+
+def declared(teacher: TeacherConfig) -> str:
+    """The declared name of an API teacher, as the journal lists it: name, model, revision."""
+    return f"{teacher.name} {teacher.model}" + (f"@{teacher.revision}" if teacher.revision is not None else "")
+
+
+def is_teacher(pipeline: PipelineContext, model: Teacher) -> bool:
+    """Whether a model that is asked is the pipeline's teacher, not its student."""
+    return model.identity in (pipeline.teacher.name, declared(pipeline.teacher))
+
+
+def is_local(pipeline: PipelineContext) -> bool:
+    """Does the teacher run on this machine, from a model folder?"""
     return pipeline.teacher.backend in ("transformers", "vllm")
 
 
@@ -81,14 +118,20 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         )
         record |= {"fitted": True, "records": len(examples), "steps": teacher.fit.recipe.steps}
         job.notes["training"] = summary
-    elif _is_local(pipeline):
+    elif is_local(pipeline):
         from distill_dagster.models import folder
 
         path = _reference(pipeline).fetched()
         record["revision"] = folder.digest(path)[:32]
         record["parameters"] = folder.parameters(path)
+    elif teacher.recorded is not None:
+        file = answers(pipeline)
+        record = {"name": teacher.name, "backend": teacher.backend, "fitted": False, "files": file.files}
+        record |= {"mapping": recorded.mapping(teacher.recorded), "revision": file.revision}
     else:
         record["revision"] = teacher.revision
+        if teacher.endpoint is not None:
+            record["endpoint"] = endpoint_identity(teacher)
     job.draft.write_json("teacher.json", record)
     fitted = job.notes.get("training", {})
     job.notes["counts"] = {"parameters": record.get("parameters", fitted.get("parameters"))}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from distill_dagster.config.models import identity
@@ -14,9 +14,12 @@ from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.records import tables
-from distill_dagster.stages import teaching
+from distill_dagster.stages import egress, teaching
 from distill_dagster.stages.context import PipelineContext, prompts_by
+from distill_dagster.storage.store import Version
+from distill_dagster.teachers import recorded
 from distill_dagster.teachers.base import Response, Teacher
+from distill_dagster.teachers.egress import status
 
 VERSION = "2"
 
@@ -49,6 +52,7 @@ def node(pipeline: PipelineContext) -> Node:
             "template": teacher.template,
             "sampling": identity(teacher.sampling),
             **retrieval,
+            **egress.identity(pipeline),
         },
         make=lambda job: make(job, pipeline),
         title="The teacher's answers on D_U, with every call",
@@ -69,7 +73,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
     place = f"{pipeline.key}/teacher_outputs"
     kinds = [load_kind(block) for block in pipeline.config.knowledge]
     seeds = job.inputs["seeds"].table("seed", filters=[("part", "in", ["unlabeled", "gold"])])
-    material = _material(job, pipeline, seeds.to_pylist())
+    given = material(pipeline, job.inputs["seeds"], job.inputs["prompts"])
     models: dict[str, Teacher] = {"teacher": teaching.open_teacher(pipeline, job.inputs["teacher"])}
     if "student" in job.inputs:
         student = job.inputs["student"]
@@ -78,10 +82,11 @@ def make(job: Job, pipeline: PipelineContext) -> None:
     book = _Book()
     harvest = Harvest()
     for block, kind in zip(pipeline.config.knowledge, kinds, strict=True):
-        found = _gather(job, pipeline, models, kind, block.name, material, book)
+        found = _gather(job, pipeline, models, kind, block.name, given, book)
         harvest.candidates += found.candidates
         harvest.judgements += found.judgements
         harvest.comparisons += found.comparisons
+    egress.mark(harvest.candidates)
     candidates = tables.build("candidate", harvest.candidates)
     call_table, input_table = tables.build("call", book.calls), tables.build("call_input", book.inputs)
     laws.no_orphan(place, candidates["call_no"], call_table["call_no"], "candidates")
@@ -92,6 +97,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         rows = [row for row in book.inputs if row["kind"] in (kind_of, twin)]
         laws.no_orphan(place, tables.build("call_input", rows)["ref_no"], known, f"{kind_of}s that calls read")
     laws.spend(place, call_table, book.paid)
+    egress.write(job, place, call_table)
     job.draft.write_table("candidate", candidates, by="task")
     job.draft.write_table("call", call_table, side=True)
     job.draft.write_table("call_input", input_table, side=True)
@@ -100,7 +106,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         laws.no_orphan(place, comparisons["first_call_no"], call_table["call_no"], "comparisons")
         laws.no_orphan(place, comparisons["second_call_no"], call_table["call_no"], "comparisons")
         job.draft.write_table("comparison", comparisons, by="task")
-    passages = tables.build("passage", material.passages.rows())
+    passages = tables.build("passage", given.passages.rows())
     if passages.num_rows:
         rows = [row for row in book.inputs if row["kind"] == "passage"]
         laws.no_orphan(
@@ -118,20 +124,6 @@ def make(job: Job, pipeline: PipelineContext) -> None:
     job.notes["calls"] = call_summary(book.calls)
 
 
-def _material(job: Job, pipeline: PipelineContext, seeds: list[dict[str, Any]]) -> Material:
-    """What kinds may read: seeds of the parts that the node says it reads, and nothing of the other part."""
-    known = [row for row in seeds if row["task"] in pipeline.tasks]
-    reads = next(parent for parent in job.node.parents if parent.role == "seeds").parts or {}
-    return Material(
-        tasks=pipeline.tasks,
-        seeds=[row for row in known if row["part"] == "unlabeled"],
-        prompts=prompts_by(job.inputs["prompts"]),
-        teacher=pipeline.teacher,
-        gold=[row for row in known if row["part"] == "gold"] if "gold" in reads["seed"] else [],
-        passages=Passages(pipeline.source.domain.passages, pipeline.source.domain.name),
-    )
-
-
 def _gather(
     job: Job,
     pipeline: PipelineContext,
@@ -147,7 +139,8 @@ def _gather(
     try:
         questions = next(rounds)
         while True:
-            answers = _ask(job, pipeline, models, questions, f"{name}, round {number}", book)
+            questions = addressed(pipeline, material, kind, questions)
+            answers = _ask(job, pipeline, models, questions, f"{name}, round {number}", material, book)
             questions = rounds.send(answers)
             number += 1
     except StopIteration as end:
@@ -160,16 +153,25 @@ def _ask(
     models: dict[str, Teacher],
     questions: Sequence[Question],
     note: str,
+    material: Material,
     book: _Book,
 ) -> list[Answer]:
     """Ask one round; calls are numbered in the order of the questions, whoever answers them."""
     answered: dict[int, tuple[Response, Any]] = {}
+    seeds = {row["seed_no"]: row for row in (*material.seeds, *material.gold)}
+    shown = {row["passage_no"]: row for row in material.passages.rows()}
+    # The licence of a passage counts at the gate as a seed's does.
+    origins = [
+        [*origin, *(shown[ref] for kind, ref in question.refs if kind == "passage")]
+        for origin, question in zip(egress.origins(questions, seeds, book.inputs), questions, strict=True)
+    ]
     for who, model in models.items():
         mine = [at for at, question in enumerate(questions) if question.who == who]
         if not mine:
             continue
         requests = [questions[at].request for at in mine]
-        responses, infos, spent = teaching.ask(job, pipeline, model, requests, f"{who}: {note}")
+        behind = [origins[at] for at in mine]
+        responses, infos, spent = teaching.ask(job, pipeline, model, requests, f"{who}: {note}", behind)
         book.paid += spent
         answered.update(zip(mine, zip(responses, infos, strict=True), strict=True))
     answers = []
@@ -196,34 +198,67 @@ def _more_counts(harvest: Harvest, kinds: Sequence[KindBase]) -> dict[str, Any]:
     return more
 
 
+def material(pipeline: PipelineContext, seeds: Version, prompts: Version) -> Material:
+    """What the kinds of knowledge of a pipeline may read: the templates, D_U, and D_G where a kind asks for it."""
+    parts = {"unlabeled"}.union(*(load_kind(block).parts() for block in pipeline.config.knowledge))
+    rows = seeds.table("seed", filters=[("part", "in", sorted(parts))]).to_pylist()
+    known = [row for row in rows if row["task"] in pipeline.tasks]
+    return Material(
+        tasks=pipeline.tasks,
+        seeds=[row for row in known if row["part"] == "unlabeled"],
+        prompts=prompts_by(prompts),
+        teacher=pipeline.teacher,
+        gold=[row for row in known if row["part"] == "gold"],
+        passages=Passages(pipeline.source.domain.passages, pipeline.source.domain.name),
+    )
+
+
+def addressed(
+    pipeline: PipelineContext, material: Material, kind: KindBase, questions: Sequence[Question]
+) -> list[Question]:
+    """Questions that, where the teacher is a file of answers, say which record they are about."""
+    options = pipeline.teacher.recorded
+    if options is None:
+        return list(questions)
+    seeds = {seed["seed_no"]: seed for seed in (*material.seeds, *material.gold)}
+    about = []
+    for question in questions:
+        named = [number for kind_of, number in question.refs if kind_of == "seed"]
+        about.append(seeds[named[0]] if len(named) == 1 and question.who == "teacher" else None)
+    worked = bool(getattr(kind.params, "rationale", False))
+    requests = recorded.addressed(options, [question.request for question in questions], about, worked)
+    return [replace(question, request=request) for question, request in zip(questions, requests, strict=True)]
+
+
 def call_row(
     number: int, pipeline: PipelineContext, revision: str, question: Question, response: Response, info: Any
 ) -> dict[str, Any]:
     """A question, its answer and the journal's account of it as a CALL row."""
     return {
         "call_no": number,
-        "request_key": info.key,
+        "request_key": info.key or None,
         "teacher": pipeline.teacher.name,
         "revision": revision,
         "served_model": response.served_model,
         "prompt": question.prompt,
-        "status": "ok" if response.failure is None else "failed",
+        "status": status(response.failure),
         "finish_reason": response.finish_reason,
         "input_tokens": response.input_tokens,
         "output_tokens": response.output_tokens,
         "cost_micros": info.cost_micros,
         "reused": info.reused,
-        "sent_at": info.sent_at,
-        "received_at": info.received_at,
+        "sent_at": info.sent_at or None,
+        "received_at": info.received_at or None,
     }
 
 
 def call_summary(calls: list[dict[str, Any]]) -> dict[str, int]:
     """Asked and reused calls, tokens and money of this run."""
-    asked = [call for call in calls if not call["reused"]]
+    asked = [call for call in calls if not call["reused"] and call["status"] != "refused"]
     return {
         "asked": len(asked),
-        "reused": len(calls) - len(asked),
+        "reused": sum(call["reused"] for call in calls),
+        "refused": sum(call["status"] == "refused" for call in calls),
         "failed": sum(call["status"] == "failed" for call in calls),
         "input_tokens": sum(call["input_tokens"] or 0 for call in asked),
         "output_tokens": sum(call["output_tokens"] or 0 for call in asked),

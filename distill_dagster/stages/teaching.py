@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from distill_dagster.config import registry
 from distill_dagster.config.models import TeacherConfig
 from distill_dagster.domains.base import Task
+from distill_dagster.errors import StoreError
 from distill_dagster.lineage.engine import Job
-from distill_dagster.stages import teacher_model
+from distill_dagster.stages import egress, metering, teacher_model
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.storage.store import Version
 from distill_dagster.teachers.base import Request, Response, Teacher
-from distill_dagster.teachers.journal import CallInfo, Journal
+from distill_dagster.teachers.journal import CallInfo
+from distill_dagster.teachers.stores import open_journal
 
 #: Registry of teacher backends: one file each.
 BACKENDS = "distill_dagster.teachers"
@@ -23,10 +27,18 @@ BACKENDS = "distill_dagster.teachers"
 def open_teacher(pipeline: PipelineContext, version: Version) -> Teacher:
     """The backend bound to the teacher of one `teacher_model` version."""
     teacher = pipeline.teacher
+    if teacher.recorded is not None:
+        return _recorded(pipeline, version)
     backend = registry.load(BACKENDS, teacher.backend, "Backend", f"teacher {teacher.name}: backend")
-    folder = teacher_model.weights(pipeline, version)
+    if teacher.endpoint is not None:
+        return backend(
+            teacher.model,
+            endpoint=teacher.endpoint,
+            identity=teacher_model.declared(teacher),
+            revision=version.version,
+        )
     return backend(
-        folder,
+        teacher_model.weights(pipeline, version),
         identity=teacher.name,
         revision=version.version,
         template=teacher.template,
@@ -34,6 +46,19 @@ def open_teacher(pipeline: PipelineContext, version: Version) -> Teacher:
         threads=teacher.threads,
         dtype=teacher.dtype,
     )
+
+
+def _recorded(pipeline: PipelineContext, version: Version) -> Teacher:
+    """The file of answers, if it is still the one that `teacher_model` recorded."""
+    backend = teacher_model.answers(pipeline)
+    known = json.loads(version.local("teacher.json").read_text("utf-8"))["revision"]
+    if backend.revision != known:
+        raise StoreError(
+            f"teacher {pipeline.teacher.name}",
+            "its recorded answers are not those that teacher_model was made from.",
+            f"Materialize {pipeline.data}/teacher_model first.",
+        )
+    return backend
 
 
 def open_student(folder: Path, name: str, pipeline: PipelineContext) -> Teacher:
@@ -54,15 +79,51 @@ def sampling(teacher: TeacherConfig, task: Task) -> dict[str, Any]:
 
 
 def ask(
-    job: Job, pipeline: PipelineContext, teacher: Teacher, requests: Sequence[Request], note: str
+    job: Job,
+    pipeline: PipelineContext,
+    teacher: Teacher,
+    requests: Sequence[Request],
+    note: str,
+    origins: Sequence[egress.Origin] | None = None,
 ) -> tuple[list[Response], list[CallInfo], int]:
-    """Ask through the namespace's journal; known answers cost nothing.
+    """Ask through the egress gate and the namespace's journal; known answers cost nothing.
+
+    `origins` are the seed records that each question was made of. The stage seals the gate's looks: `egress.write`.
 
     Returns:
         Responses and infos in the order of the requests, and the micro-units that the journal says were paid here.
     """
-    with Journal(job.services.state / "journal.sqlite") as journal:
+    passed = egress.look(pipeline, teacher, requests, origins)
+    with open_journal(job.services.state) as journal:
+        earlier = journal.served(teacher.identity)
+        metered = metering.metered(pipeline, teacher, journal.store, passed.requests)
         responses, infos = journal.ask(
-            teacher, requests, pipeline.namespace, progress=lambda done, total: job.progress(done, total, note)
+            metered, passed.requests, pipeline.namespace, progress=lambda done, total: job.progress(done, total, note)
         )
-        return responses, infos, journal.spent()
+        metering.note_paid(job.notes, pipeline, metered, journal.store, passed.requests)
+        if teacher_is_remote(teacher):
+            note_served(job, earlier, responses)
+        return *passed.answers(job, responses, infos), journal.spent()
+
+
+def teacher_is_remote(teacher: Teacher) -> bool:
+    """Does a server say which model answered?"""
+    return hasattr(teacher, "remember")
+
+
+def note_served(job: Job, earlier: Mapping[str, int], responses: Sequence[Response]) -> None:
+    """Note which model strings this run's answers came from, and which earlier ones: the check `served_model` reads it.
+
+    Args:
+        job: The stage at work.
+        earlier: Answers of this teacher by model string, before this run.
+        responses: All responses of this run, reused ones included.
+    """
+    said = job.notes.setdefault("served_model", {"earlier": dict(earlier), "here": {}})
+    for name, count in Counter(r.served_model for r in responses if r.failure is None).items():
+        said["here"][name] = said["here"].get(name, 0) + count
+    failed = Counter(r.failure for r in responses if r.failure is not None)
+    if failed:
+        classes = job.notes.setdefault("failures", {})
+        for name, count in failed.items():
+            classes[name] = classes.get(name, 0) + count

@@ -117,11 +117,11 @@ class Version:
         except FileNotFoundError:
             raise StoreError(str(self), f"it has no run {run_id!r}.", "Materialize it again.") from None
 
-    def side_table(self, run_id: str, name: str) -> pa.Table:
-        """A provenance table of one run: calls, decisions, duplicates."""
+    def side_table(self, run_id: str, name: str, columns: list[str] | None = None, filters: Any = None) -> pa.Table:
+        """A provenance table of one run, whole or in part: calls, decisions, duplicates."""
         place = self.place / "runs" / run_name(run_id, str(self)) / f"{name}.parquet"
         try:
             with place.open("rb") as stream:
-                return pq.read_table(stream)
+                return pq.read_table(stream, columns=columns, filters=filters)
         except FileNotFoundError:
             raise StoreError(str(self), f"run {run_id} has no table {name!r}.", "See its run record.") from None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple, Protocol
 
-from distill_dagster.teachers.base import Response
+from distill_dagster.teachers.base import Response, TokenLogprob
 
 Outcome = Literal["sent", "answered", "failed", "malformed", "unknown"]
 
@@ -15,6 +16,21 @@ Outcome = Literal["sent", "answered", "failed", "malformed", "unknown"]
 def utc_now() -> str:
     """The time in UTC, ISO 8601 with microseconds."""
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def dump_logprobs(logprobs: tuple[TokenLogprob, ...] | None) -> str | None:
+    """Log-probabilities as JSON text, `[[token, logprob, [[token, logprob], ...]], ...]`; None for none."""
+    if logprobs is None:
+        return None
+    rows = [[entry.token, entry.logprob, entry.top] for entry in logprobs]
+    return json.dumps(rows, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def load_logprobs(text: str | None) -> tuple[TokenLogprob, ...] | None:
+    """What `dump_logprobs` wrote."""
+    if text is None:
+        return None
+    return tuple(TokenLogprob(token, value, tuple((t, v) for t, v in top)) for token, value, top in json.loads(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +82,22 @@ class Attempt:
     failure: str | None
 
 
+class Account(NamedTuple):
+    """Calls, tokens and money, spent or allowed; None where nothing limits them. Tokens are those of answers."""
+
+    calls: int | None
+    tokens: int | None
+    cost_micros: int | None
+
+
+class Usage(NamedTuple):
+    """How long a teacher's questions and answers have been: their number, and mean tokens of each."""
+
+    answers: int
+    input_tokens: float
+    output_tokens: float
+
+
 class Claim(NamedTuple):
     """Who has which key: `mine` may be asked here, `held` are being asked by a named holder, `known` have answers."""
 
@@ -110,6 +142,18 @@ class JournalStore(Protocol):
 
     def spent(self) -> int:
         """Micro-units paid by this store object's own attempts."""
+        ...
+
+    def account(self, teacher: str, namespace: str) -> Account:
+        """What holders other than this one have had of a teacher, those that are gone included."""
+        ...
+
+    def paid(self, keys: Sequence[str]) -> int:
+        """Micro-units paid for these questions, whenever and by whomever, failed attempts included."""
+        ...
+
+    def usage(self, teacher: str, namespace: str) -> Usage:
+        """What earlier answers of a teacher were like."""
         ...
 
     def served(self, teacher: str) -> dict[str, int]:

@@ -18,12 +18,22 @@ from uuid import uuid4
 
 from distill_dagster.errors import StoreError
 from distill_dagster.storage.faults import fault_point
-from distill_dagster.teachers._journal import Asked, Attempt, Claim, Entry, Settled, utc_now
+from distill_dagster.teachers import _holder
+from distill_dagster.teachers._journal import (
+    Account,
+    Asked,
+    Attempt,
+    Claim,
+    Entry,
+    Settled,
+    Usage,
+    dump_logprobs,
+    load_logprobs,
+    utc_now,
+)
 from distill_dagster.teachers.base import Response
 
 FORMAT = 1
-#: Seconds between beats, and without a beat after which a holder elsewhere counts as dead.
-BEAT, SILENCE = 5.0, 25.0
 _CHUNK = 500
 _TIMEOUT = 60.0
 
@@ -41,6 +51,8 @@ CREATE TABLE answer (key TEXT PRIMARY KEY, attempt INTEGER NOT NULL REFERENCES a
     output_tokens INTEGER NOT NULL);
 CREATE TABLE quarantine (attempt INTEGER PRIMARY KEY REFERENCES attempt (number), detail TEXT, raw BLOB);
 """
+#: Beside the tables of format 1, which stay as they are: a release that knows only those still reads every answer.
+_LOGPROBS = "CREATE TABLE IF NOT EXISTS answer_logprobs (key TEXT PRIMARY KEY, logprobs TEXT NOT NULL) WITHOUT ROWID"
 
 
 class SqliteStore:
@@ -85,11 +97,12 @@ class SqliteStore:
                 for statement in _TABLES.split(";"):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version = {FORMAT}")
+            self._db.execute(_LOGPROBS)
             for holder in self._all("SELECT id FROM holder"):
                 self._bury_if_dead(holder[0])
             self._db.execute(
                 "INSERT INTO holder VALUES (?, ?, ?, ?, ?, 0)",
-                (self.id, _place(), os.getpid(), _started(os.getpid()), socket.gethostname()),
+                (self.id, _holder.place(), os.getpid(), _holder.started(os.getpid()), socket.gethostname()),
             )
 
     def _write_ahead(self) -> None:
@@ -111,12 +124,14 @@ class SqliteStore:
         with self._lock, self._faults():
             for part, marks in _chunks(keys):
                 rows = self._all(
-                    "SELECT key, text, finish_reason, served_model, input_tokens, output_tokens, sent_at, received_at,"
-                    f" cost_micros FROM answer JOIN attempt USING (key) WHERE number = attempt AND key IN ({marks})",
+                    "SELECT key, text, finish_reason, served_model, input_tokens, output_tokens, logprobs, sent_at,"
+                    " received_at, cost_micros FROM answer JOIN attempt USING (key)"
+                    f" LEFT JOIN answer_logprobs USING (key) WHERE number = attempt AND key IN ({marks})",
                     part,
                 )
-                for key, text, finish, served, read, written, sent_at, received_at, cost in rows:
-                    found[key] = Entry(key, Response(text, finish, served, read, written), sent_at, received_at, cost)
+                for key, *said, logprobs, sent_at, received_at, cost in rows:
+                    response = Response(*said, logprobs=load_logprobs(logprobs))
+                    found[key] = Entry(key, response, sent_at, received_at, cost)
         return found
 
     def claim(self, keys: Sequence[str]) -> Claim:
@@ -172,7 +187,7 @@ class SqliteStore:
                     (result.outcome, response.failure, result.received_at, result.cost_micros, result.attempt),
                 )
                 if result.outcome == "answered":
-                    self._db.execute(
+                    first = self._db.execute(
                         "INSERT OR IGNORE INTO answer VALUES (?, ?, ?, ?, ?, ?, ?)",
                         (
                             result.key,
@@ -184,6 +199,10 @@ class SqliteStore:
                             response.output_tokens,
                         ),
                     )
+                    if first.rowcount and response.logprobs is not None:
+                        self._db.execute(
+                            "INSERT INTO answer_logprobs VALUES (?, ?)", (result.key, dump_logprobs(response.logprobs))
+                        )
                 elif result.outcome == "malformed":
                     self._db.execute(
                         "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)",
@@ -226,6 +245,31 @@ class SqliteStore:
             rows = self._all("SELECT COALESCE(SUM(cost_micros), 0) FROM attempt WHERE holder = ?", (self.id,))
         return int(rows[0][0])
 
+    def account(self, teacher: str, namespace: str) -> Account:
+        with self._lock, self._faults():
+            rows = self._all(
+                "SELECT COUNT(*), COALESCE(SUM(input_tokens + output_tokens), 0), COALESCE(SUM(cost_micros), 0)"
+                " FROM attempt LEFT JOIN answer ON number = answer.attempt WHERE holder <> ? AND teacher = ?"
+                " AND namespace = ? AND outcome IN ('answered', 'failed', 'malformed')"
+                " AND failure IS NOT 'not_sent'",
+                (self.id, teacher, namespace),
+            )
+        return Account(*rows[0])
+
+    def paid(self, keys: Sequence[str]) -> int:
+        with self._lock, self._faults():
+            query = "SELECT COALESCE(SUM(cost_micros), 0) FROM attempt WHERE key IN"
+            return sum(self._all(f"{query} ({marks})", part)[0][0] for part, marks in _chunks(keys))
+
+    def usage(self, teacher: str, namespace: str) -> Usage:
+        with self._lock, self._faults():
+            rows = self._all(
+                "SELECT COUNT(*), COALESCE(AVG(input_tokens), 0), COALESCE(AVG(output_tokens), 0) FROM answer"
+                " JOIN attempt ON number = answer.attempt WHERE teacher = ? AND namespace = ?",
+                (teacher, namespace),
+            )
+        return Usage(*rows[0])
+
     def served(self, teacher: str) -> dict[str, int]:
         with self._lock, self._faults():
             rows = self._all(
@@ -254,15 +298,15 @@ class SqliteStore:
         row = self._db.execute("SELECT place, pid, started, beats FROM holder WHERE id = ?", (holder,)).fetchone()
         if row is not None:
             place, pid, started, beats = row
-            if place == _place():
-                if _started(pid) == started and started:
+            if place == _holder.place():
+                if _holder.started(pid) == started and started:
                     return False
             else:
                 heard, since = self._heard.get(holder, (None, 0.0))
                 if heard != beats:
                     self._heard[holder] = (beats, time.monotonic())
                     return False
-                if time.monotonic() - since < SILENCE:
+                if time.monotonic() - since < _holder.SILENCE:
                     return False
         self._db.execute("UPDATE attempt SET outcome = 'unknown' WHERE outcome = 'sent' AND holder = ?", (holder,))
         self._db.execute("DELETE FROM lease WHERE holder = ?", (holder,))
@@ -281,7 +325,7 @@ class SqliteStore:
             self._beating.start()
 
     def _beat(self) -> None:
-        while not self._stop.wait(BEAT):
+        while not self._stop.wait(_holder.BEAT):
             try:
                 with self._lock:
                     self._db.execute("UPDATE holder SET beats = beats + 1 WHERE id = ?", (self.id,))
@@ -333,34 +377,3 @@ def _chunks(values: Sequence) -> Iterator[tuple[Sequence, str]]:
     for start in range(0, len(values), _CHUNK):
         part = values[start : start + _CHUNK]
         yield part, ",".join("?" * len(part))
-
-
-def _place() -> str:
-    """Where a process number means something: host, boot and process space."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    space = Path("/proc/self/ns/pid")
-    parts = [socket.gethostname()]
-    parts.append(boot.read_text().strip() if boot.exists() else "")
-    parts.append(str(space.stat().st_ino) if space.exists() else "")
-    return "/".join(parts)
-
-
-def _started(pid: int) -> str:
-    """When a process started, by its system's own count; "alive" where that is unknown, "" where it is gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        state, *fields = stat.rsplit(")", 1)[1].split()
-        return "" if state in "ZX" else fields[18]
-    except FileNotFoundError:
-        pass
-    except (OSError, IndexError):
-        return ""
-    if Path("/proc/self/stat").exists():
-        return ""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return ""
-    except PermissionError:
-        pass
-    return "alive"

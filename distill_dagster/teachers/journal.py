@@ -12,6 +12,11 @@ What a teacher may say about itself, beside the protocol:
 `streams`
     Whether its answers are committed as they arrive (False). Otherwise a window is committed as a whole, so that
     after a kill the same batches are asked again, and batched arithmetic gives the same answers.
+`session()`
+    A continuous feed in place of windows (`teachers.base.StreamingTeacher`): no question waits for a batch, each
+    attempt is recorded, and failed questions are asked again last, as the teacher allows.
+`remember(served)`
+    Is told which model strings earlier answers came from.
 `cost_micros(response)`
     The price of an answer in millionths of the currency (0). Answers of a teacher with a price are committed as
     they arrive.
@@ -26,9 +31,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill_dagster.errors import DistillError, LeaseError
+from distill_dagster.teachers._feed import Feed
 from distill_dagster.teachers._journal import Asked, Attempt, Entry, JournalStore, Settled, utc_now
 from distill_dagster.teachers._journal_sqlite import SqliteStore
-from distill_dagster.teachers.base import Request, Response, Teacher, request_key
+from distill_dagster.teachers.base import Request, Response, Teacher, TokenLogprob, request_key
 
 WINDOW = 512
 #: Answers that stream are committed at this many, or after this many seconds.
@@ -120,8 +126,10 @@ class Journal:
         for key, request in zip(keys, requests, strict=True):
             questions.setdefault(key, request)
         found = self.store.known(list(questions))
-        asking = _Asking(self.store, teacher, namespace, Counter(keys), len(keys), progress)
+        asking = Asking(self.store, teacher, namespace, Counter(keys), len(keys), progress)
         asking.done(found)
+        if remember := getattr(teacher, "remember", None):
+            remember(self.store.served(teacher.identity))
         self._settle(asking, {key: request for key, request in questions.items() if key not in found}, found)
         responses: list[Response] = []
         infos: list[CallInfo] = []
@@ -131,27 +139,16 @@ class Journal:
             reused = key not in asking.fresh or key in listed
             listed.add(key)
             responses.append(entry.response)
-            infos.append(CallInfo(key, reused, entry.sent_at, entry.received_at, 0 if reused else entry.cost_micros))
+            infos.append(CallInfo(key, reused, entry.sent_at, entry.received_at, 0 if reused else asking.paid[key]))
         return responses, infos
 
-    def _settle(self, asking: _Asking, questions: dict[str, Request], found: dict[str, Entry]) -> None:
+    def _settle(self, asking: Asking, questions: dict[str, Request], found: dict[str, Entry]) -> None:
         """Settle every question, by asking or by waiting for whoever asks it already."""
         waiting = list(questions)
         deadline = time.monotonic() + self.patience
         while waiting:
-            later: dict[str, str] = {}
-            for start in range(0, len(waiting), asking.window):
-                part = waiting[start : start + asking.window]
-                claim = self.store.claim(part)
-                found.update(claim.known)
-                asking.done(claim.known)
-                later.update(claim.held)
-                mine = {key: questions[key] for key in part if key in claim.mine}
-                try:
-                    if mine:
-                        asking.window_of(mine)
-                finally:
-                    self.store.release(mine)
+            round_of = self._fed if hasattr(asking.teacher, "session") else self._in_windows
+            later = round_of(asking, {key: questions[key] for key in waiting}, found)
             if len(later) < len(waiting):
                 deadline = time.monotonic() + self.patience
             elif time.monotonic() > deadline:
@@ -165,8 +162,35 @@ class Journal:
             if waiting:
                 time.sleep(0.2)
 
+    def _fed(self, asking: Asking, questions: dict[str, Request], found: dict[str, Entry]) -> dict[str, str]:
+        """Feed questions to a session; what others ask already, with their names."""
+        feed = Feed(asking, questions)
+        try:
+            feed.run()
+        finally:
+            found.update(feed.known)
+        return feed.held
 
-class _Asking:
+    def _in_windows(self, asking: Asking, questions: dict[str, Request], found: dict[str, Entry]) -> dict[str, str]:
+        """Ask window by window; what others ask already, with their names."""
+        keys = list(questions)
+        later: dict[str, str] = {}
+        for start in range(0, len(keys), asking.window):
+            part = keys[start : start + asking.window]
+            claim = self.store.claim(part)
+            found.update(claim.known)
+            asking.done(claim.known)
+            later.update(claim.held)
+            mine = {key: questions[key] for key in part if key in claim.mine}
+            try:
+                if mine:
+                    asking.window_of(mine)
+            finally:
+                self.store.release(mine)
+        return later
+
+
+class Asking:
     """One call of `Journal.ask` at work."""
 
     def __init__(
@@ -184,6 +208,8 @@ class _Asking:
         self.streams = bool(getattr(teacher, "streams", False)) or self.price is not None
         self.window = max(1, int(getattr(teacher, "window", WINDOW)))
         self.fresh: dict[str, Entry] = {}
+        #: Micro-units paid here, by key, failed attempts included.
+        self.paid: Counter[str] = Counter()
         self.count = 0
 
     def done(self, keys: dict[str, Entry] | Sequence[str]) -> None:
@@ -209,7 +235,7 @@ class _Asking:
                         "A backend yields every index once.",
                     )
                 waiting.remove(index)
-                ready.append(self._settled(attempts[index], keys[index], response))
+                ready.append(self.settled(attempts[index], keys[index], response))
                 self.done([keys[index]])
                 if self.streams and (len(ready) >= GROUP or time.monotonic() - flushed > SECONDS):
                     self._flush(ready)
@@ -219,16 +245,23 @@ class _Asking:
                 self._flush(ready)
             raise
         silent = Response("", "error", "", 0, 0, failure="no_answer")
-        ready += [self._settled(attempts[index], keys[index], silent) for index in sorted(waiting)]
+        ready += [self.settled(attempts[index], keys[index], silent) for index in sorted(waiting)]
         self._flush(ready)
 
     def _flush(self, ready: list[Settled]) -> None:
         if ready:
-            for entry in self.store.settled(ready):
-                self.fresh[entry.key] = entry
+            self.commit(ready)
             ready.clear()
 
-    def _settled(self, attempt: int, key: str, response: Response) -> Settled:
+    def commit(self, outcomes: Sequence[Settled]) -> None:
+        """Put outcomes on disk."""
+        for entry in self.store.settled(outcomes):
+            self.fresh[entry.key] = entry
+        for outcome in outcomes:
+            self.paid[outcome.key] += outcome.cost_micros
+
+    def settled(self, attempt: int, key: str, response: Response) -> Settled:
+        """The outcome of an attempt as the journal records it; what is not well formed is put aside."""
         now = utc_now()
         fault = _fault(response)
         if fault is not None:
@@ -236,6 +269,8 @@ class _Asking:
             bad = Response("", "error", _string(getattr(response, "served_model", "")), 0, 0, failure="malformed")
             return Settled(attempt, key, "malformed", bad, now, 0, raw, fault)
         cost = int(self.price(response)) if self.price else 0
+        if response.failure == "malformed":
+            return Settled(attempt, key, "malformed", response, now, cost, None, response.detail)
         return Settled(attempt, key, "failed" if response.failure else "answered", response, now, cost)
 
 
@@ -255,6 +290,8 @@ def _fault(response: Response) -> str | None:
         count = getattr(response, name)
         if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count < 2**63:
             return f"{name} is {count!r}"
+    if response.logprobs is not None and not all(isinstance(entry, TokenLogprob) for entry in response.logprobs):
+        return "logprobs are no token log-probabilities"
     return None
 
 

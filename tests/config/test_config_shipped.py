@@ -12,7 +12,7 @@ from distill_dagster.domains import sampler
 from distill_dagster.domains.registry import discover
 from distill_dagster.records import tables
 
-EXAMPLES = ("banking77", "overruling", "pubmedqa", "stories")
+EXAMPLES = ("banking77", "overruling", "pubmedqa", "stories", "svamp")
 
 
 @pytest.fixture(autouse=True)
@@ -20,9 +20,9 @@ def known_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline_checks, "blocks", registry.blocks)
 
 
-@pytest.mark.parametrize("folder", ["assets_config", "examples/real_data", "examples/knowledge"])
+@pytest.mark.parametrize("folder", ["assets_config", "examples/budget", "examples/real_data", "examples/knowledge"])
 def test_shipped_files_have_no_problems(repo: Path, folder: str) -> None:
-    problems = check(repo / folder, files=folder == "assets_config")
+    problems = check(repo / folder, files="real_data" not in folder)
     assert not problems, render(problems, repo / folder)
 
 
@@ -57,8 +57,8 @@ def test_an_example_reads_its_data(repo: Path, real_data: Path, name: str) -> No
         table = tables.build("seed", sampler.records(config, domain, group, folder))
         counts.update(table["part"].to_pylist())
         assert len(set(table["record_id"].to_pylist())) == table.num_rows
-    expected = {"banking77": 3080, "overruling": 386, "pubmedqa": 500, "stories": 85}
+    expected = {"banking77": 3080, "overruling": 386, "pubmedqa": 500, "stories": 85, "svamp": 200}
     assert counts["test"] == expected[name]
     assert counts["unlabeled"] > 100 and counts["validation"] > 20
-    labels = {"banking77": 77, "overruling": 2, "pubmedqa": 3, "stories": 0}
+    labels = {"banking77": 77, "overruling": 2, "pubmedqa": 3, "stories": 0, "svamp": 0}
     assert [len(task.labels) for task in sampler.task_specs(config, domain, folder)] == [labels[name]]

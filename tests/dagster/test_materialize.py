@@ -70,7 +70,12 @@ def test_every_asset_has_our_version_and_numbers(mirrored: Tiny, instance: dg.Da
         ("prompt_set", {"dagster/row_count": 6}, ("templates",), ()),
         ("teacher_model", {"parameters": None}, (), ("loss",)),
         ("teacher_outputs", {"candidates": 72, "calls_asked": 72}, ("status", "sample"), ()),
-        ("filtered_dataset", {"examples": None}, ("origins", "tasks", "licences"), ()),
+        (
+            "filtered_dataset",
+            {"examples": None},
+            ("origins", "tasks", "licences", "funnel", "sample"),
+            ("funnel_picture", "lengths", "labels"),
+        ),
         ("initial_student", {"parameters": None}, (), ()),
         ("student_checkpoint", {"examples": None}, ("origins",), ("loss",)),
         ("control_checkpoint", {"examples": 36}, (), ("loss",)),
@@ -101,13 +106,13 @@ def test_a_person_sees_counts_tables_and_pictures(
 
 
 def test_records_are_shown_only_where_the_source_says_so(parcels: Tiny) -> None:
-    run(parcels, ["seed_set", "teacher_outputs"])
+    run(parcels, ["seed_set", "teacher_outputs", "filtered_dataset"])
     text = parcels.lines("seeds.jsonl")[0]["text"]
     with at_home(parcels), dg.DagsterInstance.get() as instance:
-        for artifact in ("seed_set", "teacher_outputs"):
+        for artifact in ("seed_set", "teacher_outputs", "filtered_dataset"):
             event = instance.get_latest_materialization_event(dg.AssetKey(["parcels", artifact]))
             assert event is not None and event.asset_materialization is not None
-            assert "sample" not in event.asset_materialization.metadata
+            assert not {"sample", "dropped"} & set(event.asset_materialization.metadata)
             assert text not in str(event)
 
 

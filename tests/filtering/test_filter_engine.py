@@ -39,7 +39,7 @@ rows = st.lists(
         st.sampled_from(TEXTS),
         st.sampled_from(ANSWERS),
         st.sampled_from(("route", "sum")),
-        st.sampled_from(("ok", "ok", "ok", "failed")),
+        st.sampled_from(("ok", "ok", "ok", "failed", "refused")),
         st.sampled_from(("stop", "stop", "length")),
     ),
     max_size=14,
@@ -65,17 +65,19 @@ def test_every_candidate_has_one_fate(make, candidate, drawn, rules, mode):
     decisions = outcome.decisions.to_pylist()
     assert [row["candidate_no"] for row in decisions] == [row * 3 for row in range(len(drawn))]
     fates = [row["verdict"] for row in decisions]
-    failed = [row[3] != "ok" for row in drawn]
+    failed = [row[3] == "failed" for row in drawn]
+    refused = [row[3] == "refused" for row in drawn]
     assert [fate == "failed" for fate in fates] == failed
-    assert outcome.failed == sum(failed) and outcome.candidates == len(drawn)
+    assert [fate == "refused" for fate in fates] == refused
+    assert outcome.failed == sum(failed) and outcome.refused == sum(refused) and outcome.candidates == len(drawn)
     assert outcome.kept == [row["candidate_no"] for row in decisions if row["verdict"] == "keep"]
     dropped = [row["reason"] for row in decisions if row["verdict"] == "drop"]
     assert outcome.funnel == {reason: dropped.count(reason) for reason in outcome.funnel}
-    assert len(outcome.kept) + sum(outcome.funnel.values()) + outcome.failed == len(drawn)
+    assert len(outcome.kept) + sum(outcome.funnel.values()) + outcome.failed + outcome.refused == len(drawn)
     assert len({row["record_id"] for row in decisions}) >= len({row["record_id"] for row in table.to_pylist()})
     for row in decisions:
         looks = row["looks"]
-        if row["verdict"] == "failed":
+        if row["verdict"] in ("failed", "refused"):
             assert not looks and row["reason"] == "timeout"
             continue
         bad = [look for look in looks if look["verdict"] == "drop"]

@@ -23,10 +23,44 @@ def holds(law, *args) -> bool:
     return True
 
 
-@given(st.integers(0, 8), COUNT, st.dictionaries(st.sampled_from("abc"), COUNT), COUNT)
-def test_conserved(candidates: int, kept: int, dropped: dict[str, int], failed: int) -> None:
-    counts = [kept, failed, *dropped.values()]
-    assert holds(laws.conserved, candidates, kept, dropped, failed) == (sum(counts) == candidates and min(counts) >= 0)
+@given(st.integers(0, 8), COUNT, st.dictionaries(st.sampled_from("abc"), COUNT), COUNT, COUNT)
+def test_conserved(candidates: int, kept: int, dropped: dict[str, int], failed: int, refused: int) -> None:
+    counts = [kept, failed, refused, *dropped.values()]
+    expected = sum(counts) == candidates and min(counts) >= 0
+    assert holds(laws.conserved, candidates, kept, dropped, failed, refused) == expected
+
+
+KEYS = st.lists(st.none() | st.sampled_from("ab"), max_size=4)
+
+
+@given(KEYS, KEYS)
+@example(["a", None], [None, "a"])
+@example(["a", "a"], ["a"])
+@example([None], [None, None])
+def test_looked(called: list[str | None], looked_at: list[str | None]) -> None:
+    """A call without a key was refused, and so was a look without one."""
+    calls = [{"request_key": key, "status": "ok" if key else "refused"} for key in called]
+    looks = [{"request_key": key, "verdict": "mask" if key else "refuse"} for key in looked_at]
+    tabled = tables.build("egress", looks), tables.build("call", calls)
+    assert holds(laws.looked, *tabled) == (Counter(called) == Counter(looked_at))
+
+
+def test_a_refusal_has_no_key_and_a_call_has_one() -> None:
+    for status, key, verdict, ok in (
+        ("refused", None, "refuse", True),
+        ("refused", "a", "refuse", False),
+        ("refused", None, "send", False),
+        ("failed", None, "send", False),
+        ("failed", "a", "send", True),
+        ("ok", "a", "refuse", False),
+    ):
+        calls = tables.build("call", [{"request_key": key, "status": status}])
+        looks = tables.build("egress", [{"request_key": key, "verdict": verdict}])
+        assert holds(laws.looked, looks, calls) == ok, (status, key, verdict)
+
+
+def test_no_look_is_left_over() -> None:
+    assert holds(laws.accounted, []) and not holds(laws.accounted, [{}])
 
 
 @given(st.lists(st.tuples(st.sampled_from(["gold", "teacher"]), st.none() | st.integers(0, 3)), max_size=5))

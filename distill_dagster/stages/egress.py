@@ -1,0 +1,144 @@
+"""The egress gate in a stage: every question passes it, and every look is a row sealed with the version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from distill_dagster.config.egress import endpoint_class, policy
+from distill_dagster.knowledge.base import Question
+from distill_dagster.lineage import laws
+from distill_dagster.lineage.engine import Job
+from distill_dagster.privacy.mask import VERSION
+from distill_dagster.records import tables
+from distill_dagster.stages.context import PipelineContext
+from distill_dagster.stages.teacher_model import is_teacher
+from distill_dagster.teachers.base import Request, Response, Teacher
+from distill_dagster.teachers.egress import Gate, Look, refusal, status
+from distill_dagster.teachers.journal import CallInfo
+
+#: The seed records that one question was made of.
+Origin = Sequence[Mapping[str, Any]]
+
+NOT_SENT = CallInfo(key="", reused=False, sent_at="", received_at="")
+
+
+def gate(pipeline: PipelineContext, local: bool = False) -> Gate:
+    """The gate between a pipeline's source and its teacher, or a model on this machine."""
+    return Gate(policy(pipeline.source.config.egress, "local" if local else endpoint_class(pipeline.teacher)))
+
+
+def identity(pipeline: PipelineContext) -> dict[str, Any]:
+    """Identity config of a stage that asks; empty where the gate changes and refuses nothing."""
+    said = gate(pipeline).policy.identity()
+    return {"egress": {**said, "finds": VERSION}} if said else {}
+
+
+def origins(
+    questions: Iterable[Question], seeds: Mapping[int, Mapping[str, Any]], inputs: Iterable[Mapping[str, Any]] = ()
+) -> list[Origin]:
+    """The seed records behind each question, those behind the calls that it read included.
+
+    Args:
+        questions: Questions with their references.
+        seeds: SEED rows by number.
+        inputs: CALL_INPUT rows of earlier calls.
+    """
+    behind: dict[int, dict[int, None]] = {}
+    for row in inputs:
+        mine = behind.setdefault(row["call_no"], {})
+        mine.update({row["ref_no"]: None} if row["kind"] in _SEEDS else behind.get(row["ref_no"], {}))
+    found = []
+    for question in questions:
+        numbers: dict[int, None] = {}
+        for kind, ref in question.refs:
+            numbers.update({ref: None} if kind in _SEEDS else behind.get(ref, {}) if kind in _CALLS else {})
+        found.append([seeds[number] for number in numbers if number in seeds])
+    return found
+
+
+_SEEDS, _CALLS = ("seed", "exemplar"), ("call", "judged")
+
+
+@dataclass(frozen=True)
+class Passed:
+    """Questions that were looked at.
+
+    Attributes:
+        requests: Those that may be asked, as they may be asked, in order.
+        looks: One look a question.
+        rows: EGRESS rows, one a question.
+    """
+
+    requests: list[Request]
+    looks: list[Look]
+    rows: list[dict[str, Any]]
+
+    def answers(
+        self, job: Job, responses: Sequence[Response], infos: Sequence[CallInfo]
+    ) -> tuple[list[Response], list[CallInfo]]:
+        """One response and one info for every question, refused ones in their places; the looks go to the job."""
+        given = iter(zip(responses, infos, strict=True))
+        both = [(refusal(look), NOT_SENT) if look.request is None else next(given) for look in self.looks]
+        job.looks += [{**row, "request_key": info.key or None} for row, (_, info) in zip(self.rows, both, strict=True)]
+        return [response for response, _ in both], [info for _, info in both]
+
+
+def look(
+    pipeline: PipelineContext, model: Teacher | None, requests: Sequence[Request], origins: Sequence[Origin] | None
+) -> Passed:
+    """Look at every question before it is asked.
+
+    Args:
+        pipeline: Whose source.
+        model: Who is asked: the pipeline's teacher (None: one that is yet to be made), or its student, which is here.
+        requests: The questions.
+        origins: The seed records that each was made of; None where the caller does not know.
+    """
+    here = gate(pipeline, local=model is not None and not is_teacher(pipeline, model))
+    looks, rows = [], []
+    for number, request in enumerate(requests):
+        origin = None if origins is None else origins[number]
+        licences = None if not origin else {row.get("licence") for row in origin}
+        seen = here.look(request, licences)
+        looks.append(seen)
+        first = origin[0] if origin else {}
+        rows.append(
+            {
+                "seed_no": first.get("seed_no"),
+                "seed_record_id": first.get("record_id"),
+                "endpoint": here.policy.endpoint,
+                "verdict": seen.verdict,
+                "reason": seen.reason,
+                "findings": [{"kind": kind, "count": count} for kind, count in seen.findings.items()],
+                "policy": here.version,
+            }
+        )
+    return Passed([one.request for one in looks if one.request is not None], looks, rows)
+
+
+def mark(candidates: Iterable[dict[str, Any]]) -> None:
+    """Give candidates of refused questions their status: they are neither answered nor failed."""
+    for row in candidates:
+        if status(row.get("failure")) == "refused":
+            row["status"] = "refused"
+
+
+def write(job: Job, place: str, calls: pa.Table) -> None:
+    """Seal the looks with the version: one for every call, the refused ones without a key.
+
+    Raises:
+        LawError: A call was not looked at, or a look has no call.
+    """
+    looks = tables.build("egress", job.looks)
+    job.looks.clear()
+    laws.looked(place, looks, calls)
+    job.draft.write_table("egress", looks, side=True)
+    reasons = [
+        f"{verdict}: {reason}" if reason else verdict
+        for verdict, reason in zip(looks["verdict"].to_pylist(), looks["reason"].to_pylist(), strict=True)
+    ]
+    job.notes["egress"] = laws.counts(reasons)

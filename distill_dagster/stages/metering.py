@@ -1,0 +1,56 @@
+"""What a pipeline's teacher costs and may cost: prices and budget around it, and what kept records came to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from distill_dagster.stages.context import PipelineContext
+from distill_dagster.stages.teacher_model import is_teacher
+from distill_dagster.teachers._journal import JournalStore
+from distill_dagster.teachers.base import Request, Teacher, request_key
+from distill_dagster.teachers.budget import Budgeted
+from distill_dagster.teachers.prices import Priced, Tariff, money, tariff_on
+
+
+def tariff_of(pipeline: PipelineContext) -> Tariff | None:
+    """Today's price of the teacher's model, where the teacher names prices.
+
+    Raises:
+        ConfigError: They have no price of it that has begun.
+    """
+    return None if pipeline.prices is None else tariff_on(pipeline.prices, pipeline.teacher.model)
+
+
+def metered(pipeline: PipelineContext, teacher: Teacher, store: JournalStore, requests: Sequence[Request]) -> Teacher:
+    """The teacher with its prices and its budget, ready to be asked these questions; a student costs nothing."""
+    if not is_teacher(pipeline, teacher):
+        return teacher
+    tariff = tariff_of(pipeline)
+    if tariff is not None:
+        teacher = Priced(teacher, tariff)
+    if pipeline.teacher.budget is not None:
+        teacher = Budgeted(teacher, pipeline.teacher.budget)
+        teacher.begin(store, requests, pipeline.namespace)
+    return teacher
+
+
+def note_paid(
+    notes: dict[str, Any], pipeline: PipelineContext, teacher: Teacher, store: JournalStore, requests: Sequence[Request]
+) -> None:
+    """Add what these questions have cost, in this run or an earlier one, to the notes of a run."""
+    if pipeline.prices is None or not is_teacher(pipeline, teacher):
+        return
+    keys = sorted({request_key(teacher, request, pipeline.namespace) for request in requests})
+    paid = notes.setdefault("paid", {"currency": pipeline.prices.currency, "cost_micros": 0})
+    paid["cost_micros"] += store.paid(keys)
+
+
+def per_kept(paid: dict[str, Any] | None, kept: int) -> dict[str, Any] | None:
+    """What each kept record came to, all questions behind the data set counted, rounded up; None without prices."""
+    if paid is None:
+        return None
+    cost = int(paid["cost_micros"])
+    share = -(-cost // kept) if kept else None
+    shown = "no record was kept" if share is None else money(share, paid["currency"])
+    return {**paid, "kept": kept, "per_kept_micros": share, "cost per kept record": shown}

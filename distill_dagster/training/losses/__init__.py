@@ -1,0 +1,1 @@
+"""Losses on the distribution over the next token, with gradients in closed form."""

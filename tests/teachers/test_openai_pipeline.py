@@ -1,0 +1,204 @@
+"""A pipeline whose teacher is behind an API, from YAML: what is asked again after which change; what is recorded."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import replace
+
+import pytest
+from fault_server import FaultServer
+from pipeline import tiny
+from pipeline.tiny import Tiny
+
+from distill_dagster.config.models import Split
+from distill_dagster.domains.split import assign
+from distill_dagster.errors import TeacherError
+from distill_dagster.lineage.engine import Services, head_version
+from distill_dagster.stages.project import Project
+
+WANTED = (*tiny.SOURCE, *tiny.DATA)
+TEACHER = """\
+kind: teacher
+name: nano_teacher
+backend: openai
+model: test-model
+revision: "2026-01"
+prompt_style: short
+endpoint:
+  url: URL
+  api_key_env: TEACHER_KEY
+  deadline: 20.0
+  attempts: 3
+"""
+CANARY = "sk-canary-51c0ffee"
+
+
+def colour(body, sound):
+    """The colour that the question names."""
+    said = next(word for word in body["messages"][-1]["content"].split() if word in ("red", "green"))
+    sound["choices"][0]["message"]["content"] = said
+    return sound
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("TEACHER_KEY", CANARY)
+    with FaultServer(reply=colour) as running:
+        yield running
+
+
+@pytest.fixture
+def project(tmp_path, server):
+    made = tiny.parcels(tmp_path / "parcels")
+    (made.folder / "assets_config" / "teacher.yaml").write_text(TEACHER.replace("URL", server.url), "utf-8")
+    return made
+
+
+def asked(server, project: Tiny, names=WANTED, namespace=None) -> int:
+    """Materialize the data half; how many requests that took. Every candidate is the right one."""
+    before = server.requests
+    settings = project.settings if namespace is None else replace(project.settings, namespace=namespace)
+    at_work = Project(settings)
+    at_work.run(at_work.select(project.name, names), Services(at_work.state))
+    found = head_version(at_work.store, (project.name, "teacher_outputs"))
+    assert found is not None
+    for row in found[0].table("candidate").to_pylist():
+        *_, shown, said = row["messages"]
+        assert said["parts"][0]["text"] in shown["parts"][0]["text"].split()
+    return server.requests - before
+
+
+def notes(project: Tiny) -> dict:
+    found = head_version(project.project().store, (project.name, "teacher_outputs"))
+    assert found is not None
+    return found[0].run(found[1])["notes"]
+
+
+def unlabeled_text(depot: str, start: int) -> str:
+    """An input that falls into D_U."""
+    texts = (f"quux zorgle red blivet frobnic wexle {number}" for number in range(start, start + 99))
+    return next(text for text in texts if assign([{"input": text, "subject_key": depot}], Split()) == ["unlabeled"])
+
+
+def test_what_is_asked_again_after_which_change(server, project):
+    count = asked(server, project)
+    assert count == 23 and notes(project)["calls"]["asked"] == 23
+    assert notes(project)["served_model"] == {"earlier": {}, "here": {"test-model": 23}}
+    assert asked(server, project) == 0
+
+    # one record added
+    lines = project.lines("seeds.jsonl")
+    project.write_lines("seeds.jsonl", [*lines, {"text": unlabeled_text("new", 0), "colour": "red", "depot": "new"}])
+    assert asked(server, project) == 1
+    # one record edited
+    lines = project.lines("seeds.jsonl")
+    lines[-1]["text"] = unlabeled_text("new", 200)
+    project.write_lines("seeds.jsonl", lines)
+    assert asked(server, project) == 1
+    count += 1
+    # another filter threshold
+    project.edit("pipeline.yaml", "[refusal,", "[{name: length, max_chars: 90},")
+    assert asked(server, project) == 0
+    # limits are no identity
+    project.edit("teacher.yaml", "attempts: 3", "attempts: 4\n  max_in_flight: 3\n  requests_per_minute: 100000")
+    assert asked(server, project) == 0
+    # a declared teacher at another address
+    with FaultServer(reply=colour) as elsewhere:
+        project.edit("teacher.yaml", server.url, elsewhere.url)
+        assert asked(elsewhere, project) == 0
+        project.edit("teacher.yaml", elsewhere.url, server.url)
+    # another pipeline with the same question to the same teacher
+    config = project.folder / "assets_config"
+    (config / "second.yaml").write_text((config / "pipeline.yaml").read_text("utf-8") + "name: second\n", "utf-8")
+    assert asked(server, Tiny(project.folder, "second")) == 0
+    assert notes(Tiny(project.folder, "second"))["calls"] == {
+        **dict.fromkeys(("asked", "failed", "input_tokens", "output_tokens", "cost_micros"), 0),
+        "reused": count,
+    }
+    # another namespace
+    assert asked(server, project, namespace="matter_two") == count
+    # another system prompt
+    prompt = "prompts: [{task: colour, style: short, system: Be brief., user: '{{ input }}'}]\n"
+    project.append("source.yaml", prompt)
+    assert asked(server, project) == count
+    # an answer in another form
+    project.edit("teacher.yaml", "attempts: 4", "omit: [temperature]\n  attempts: 4")
+    assert asked(server, project) == count
+    # another declared revision
+    project.edit("teacher.yaml", '"2026-01"', '"2026-02"')
+    assert asked(server, project) == count
+    assert asked(server, project) == 0
+
+
+def test_an_undeclared_teacher_is_its_address(server, project):
+    project.edit("teacher.yaml", 'revision: "2026-01"\n', "")
+    assert asked(server, project) == 23
+    with FaultServer(reply=colour) as elsewhere:
+        project.edit("teacher.yaml", server.url, elsewhere.url)
+        assert asked(elsewhere, project) == 23
+
+
+def test_another_schema_asks_everything_anew(server, project):
+    def as_json(body, sound):
+        sound = colour(body, sound)
+        if "response_format" in body:
+            sound["choices"][0]["message"]["content"] = json.dumps(sound["choices"][0]["message"]["content"])
+        return sound
+
+    server.reply = as_json
+    assert asked(server, project) == 23
+    project.append("teacher.yaml", "  response_schema: {enum: [red, green]}\n")
+    before = server.requests
+    project.run(WANTED)
+    assert server.requests - before == 23
+    assert all(body["response_format"]["json_schema"]["schema"] for body in server.bodies[before:])
+
+
+def test_another_served_model_stops_or_is_said(server, project):
+    assert asked(server, project) == 23
+    server.model = "test-model-2026-11-11"
+    lines = project.lines("seeds.jsonl")
+    project.write_lines("seeds.jsonl", [*lines, {"text": unlabeled_text("new", 0), "colour": "red", "depot": "new"}])
+    project.edit("teacher.yaml", "attempts: 3", "attempts: 3\n  served_model: pin")
+    with pytest.raises(TeacherError, match="earlier answers came from 'test-model', and now"):
+        project.run(WANTED)
+    project.edit("teacher.yaml", "served_model: pin", "served_model: warn")
+    assert asked(server, project) == 1
+    assert notes(project)["served_model"] == {
+        "earlier": {"test-model": 23},
+        "here": {"test-model": 23, "test-model-2026-11-11": 1},
+    }
+
+
+def test_failed_questions_are_recorded_with_their_class_and_asked_again(server, project):
+    server.script = ["html"] * 30
+    project.edit("teacher.yaml", "attempts: 3", "attempts: 1\n  max_in_flight: 2")
+    with pytest.raises(TeacherError, match="first 20 requests all failed .malformed"):
+        project.run(WANTED)
+    server.script = [""] * 20 + ["html"] * 3
+    project.run(WANTED)
+    assert notes(project)["failures"] == {"malformed": 3}
+    assert notes(project)["calls"]["failed"] == 3
+    found = head_version(project.project().store, ("parcels", "teacher_outputs"))
+    assert found is not None
+    rows = found[0].table("candidate").to_pylist()
+    assert sorted({row["failure"] for row in rows}, key=str) == [None, "malformed"]
+    kept = head_version(project.project().store, ("parcels", "filtered_dataset"))
+    assert kept is not None
+    assert sum(row["origin"] == "teacher" for row in kept[0].table("example").to_pylist()) <= 20
+    database = sqlite3.connect(project.settings.state / "journal.sqlite")
+    assert database.execute("SELECT count(*), count(detail) FROM quarantine").fetchone() == (23, 23)
+    database.close()
+
+
+def test_the_record_of_the_teacher_and_no_key_anywhere(server, project):
+    assert asked(server, project) == 23
+    assert {header["Authorization"] for header in server.headers} == {f"Bearer {CANARY}"}
+    found = head_version(project.project().store, ("parcels", "teacher_model"))
+    assert found is not None
+    record = json.loads(found[0].local("teacher.json").read_text("utf-8"))
+    assert (record["model"], record["revision"], record["endpoint"]["kind"]) == ("test-model", "2026-01", "chat")
+    assert "url" not in record["endpoint"] and "max_in_flight" not in record["endpoint"]
+    for path in project.folder.rglob("*"):
+        assert path.is_dir() or CANARY.encode() not in path.read_bytes(), path
