@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Place
+from journal_place import Place
 from test_journal import FakeTeacher, question, questions
 
 from distill_dagster.errors import ConfigError, LeaseError, StoreError
