@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo ui teacher test test-fast test-kill test-pythons lint format schema images constraints clean
-.PHONY: bench-teacher bench-dedup
+.PHONY: bench-teacher bench-dedup bench-loss bench-signal
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -66,6 +66,15 @@ $(VENV)-%/.installed: pyproject.toml constraints.txt .ci/light_requirements.py
 	$(VENV)-$*/bin/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -r $(VENV)-$*/requirements.txt
 	$(VENV)-$*/bin/python -m pip install --quiet $(PIP_ARGS) --no-deps -e .
 	touch $@
+
+bench-loss: venv ## one loss step beside TRL's, which gets an environment of its own (ARGS="--busy" where others work)
+	test -x benchmarks/.venv-trl/bin/python || $(PYTHON) -m venv benchmarks/.venv-trl
+	test -d benchmarks/.venv-trl/lib/python3*/site-packages/trl || benchmarks/.venv-trl/bin/python -m pip install --quiet \
+	  $(PIP_ARGS) trl "torch==$$($(BIN)/python -c 'import torch; print(torch.__version__)')"
+	$(BIN)/python benchmarks/loss.py $(ARGS)
+
+bench-signal: venv ## an epoch from stored signals beside one with the teacher in memory
+	$(BIN)/python benchmarks/signals.py $(ARGS)
 
 bench-teacher: venv ## asking a teacher through the journal, beside a bare HTTP client (two minutes, idle machine)
 	$(BIN)/python benchmarks/teacher.py $(ARGS)

@@ -248,6 +248,30 @@ def teacher(
 
 
 @app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Examine this machine: what hardware there is, and whether every way to compute the loss agrees here."""
+    from distill_dagster.training import doctor as examination
+
+    hardware, findings = examination.hardware(), []
+    if not as_json:
+        console.out.print(console.facts(hardware))
+    for finding in examination.examine():
+        findings.append(finding)
+        if not as_json:
+            line = console.finding(finding.ok, finding.name, finding.says, finding.error, finding.allowed)
+            console.out.print(line, soft_wrap=True)
+    failed = sum(not finding.ok for finding in findings)
+    if as_json:
+        rows = [{**vars(finding), "ok": finding.ok} for finding in findings]
+        typer.echo(json.dumps({"hardware": hardware, "checks": rows, "failed": failed}, indent=1))
+    elif failed:
+        console.err.print(f"[red]{failed} check(s) failed: a student trained here would not learn what it should.[/]")
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
 def ui(
     port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
     mlflow_port: Annotated[int, typer.Option(help="Port of MLflow.")] = 5000,

@@ -103,6 +103,21 @@ def verdict(title: str, problems: Sequence[str]) -> str:
     return f"[red]{title:<13} {len(problems)} found[/]\n{lines}"
 
 
+def facts(values: Mapping[str, object]) -> Table:
+    """Names and values, one a line."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in values.items():
+        shown = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+        table.add_row(f"[dim]{escape(name)}[/]", escape(shown))
+    return table
+
+
+def finding(ok: bool, name: str, says: str, error: float, allowed: float) -> str:
+    """One line of an examination."""
+    mark = "[green]ok[/]  " if ok else "[red]FAIL[/]"
+    return f"{mark} {escape(name):<18} {escape(says)} [dim](off by {error:.1e}, at most {allowed:.0e})[/]"
+
+
 #: Control and direction-changing characters, which a record could use to write elsewhere on a terminal.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 

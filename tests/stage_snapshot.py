@@ -27,7 +27,7 @@ SNAPSHOT = REPO / "tests" / "snapshots" / "stages.json"
 _DATA = ("domains/*.py", "stages/context.py")
 _LEAKS = ("stages/leakage.py", "filtering/_leakage.py", "filtering/_minhash.py", "filtering/_text.py")
 _WEIGHTS = ("models/*.py", "stages/models.py")
-_LOSSES = ("training/losses/*.py",)
+_LOSSES = ("training/losses/*.py", "training/signals/*.py")
 _TRAINING = (*_WEIGHTS, "stages/training.py", "training/*.py", "training/objectives/*.py", *_LOSSES)
 _ASKING = (
     "stages/teaching.py",
@@ -55,6 +55,7 @@ BUNDLES: dict[str, tuple[str, ...]] = {
         "stages/teacher_model.py",
         "knowledge/prompts.py",
     ),
+    "teacher_signals": (*_WEIGHTS, "training/data.py", "training/forward.py", *_LOSSES),
     "preference_pairs": (
         "filtering/engine.py",
         "filtering/base.py",
@@ -88,9 +89,14 @@ PLUMBING = (
     "stages/metering.py",
     "stages/plugins.py",
     "stages/project.py",
+    "teachers/_holder.py",
     "teachers/_journal.py",
+    "teachers/_journal_postgres.py",
     "teachers/_journal_sqlite.py",
+    "teachers/_wrapper.py",
+    "teachers/budget.py",
     "teachers/journal.py",
+    "training/doctor.py",
     "training/launch.py",
     "training/metrics.py",
     "training/process.py",

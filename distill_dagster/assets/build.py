@@ -19,6 +19,7 @@ from distill_dagster.assets import (
     student_checkpoint,
     teacher_model,
     teacher_outputs,
+    teacher_signals,
 )
 from distill_dagster.automation import job_and_schedule
 from distill_dagster.errors import ConfigError
@@ -131,6 +132,8 @@ def _of_pipeline(project: Project, pipeline: PipelineContext) -> dg.Definitions:
         modules = (*modules, preference_pairs)
     owners = owners_of(pipeline.source, pipeline)
     assets = [module.asset(project, pipeline, owners) for module in modules]
+    if (pipeline.key, teacher_signals.ARTIFACT) in project.nodes:
+        assets.append(teacher_signals.asset(project, pipeline, owners))
     job, schedule = job_and_schedule(project, pipeline)
     return dg.Definitions(
         assets=assets, asset_checks=checks.of_pipeline(project, pipeline), jobs=[job], schedules=[schedule]

@@ -197,10 +197,12 @@ def _undeclared(version: Version, run: str) -> tuple[bool, dict[str, Any]]:
 
 
 def _answered(version: Version, run: str) -> tuple[bool, dict[str, Any]]:
-    status = version.run(run)["notes"]["counts"]["status"]
+    notes = version.run(run)["notes"]
+    status = notes["counts"]["status"]
     total = sum(status.values())
     failed = total - status.get("ok", 0)
-    return failed <= 0.05 * total, {"failed": failed, "candidates": total}
+    classes = ", ".join(f"{name}: {count}" for name, count in sorted(notes.get("failures", {}).items()))
+    return failed <= 0.05 * total, {"failed": failed, "candidates": total, "failures": classes or "none"}
 
 
 def _one_served_model(version: Version, run: str) -> tuple[bool, dict[str, Any]]:

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, model_validator
 from distill_dagster.config.egress import EgressOptions, EndpointClass
 from distill_dagster.config.endpoint import EndpointOptions
 from distill_dagster.config.prices import BudgetOptions, PriceEntry, PricesConfig
+from distill_dagster.config.recipe import Recipe, Term
 from distill_dagster.config.recorded import RecordedOptions
 from distill_dagster.config.source import (
     Columns,
@@ -57,53 +58,13 @@ __all__ = [
     "StudentOptions",
     "TaskSpec",
     "TeacherConfig",
+    "Term",
     "TermsConfig",
     "free",
     "identity",
 ]
 
 # --- training -------------------------------------------------------------------------------------------------------
-
-
-class Recipe(Strict):
-    """How a model is trained: data alone decides the rest.
-
-    `threads` is identity because sums in another order round differently; checkpoint and log intervals are not.
-    """
-
-    objective: dict[str, float] = Field(default_factory=lambda: {"sft": 1.0}, description="Objective terms by weight")
-    steps: int = Field(default=300, ge=1, description="Optimizer steps")
-    batch_tokens: int = Field(default=4096, ge=64, description="Tokens in a batch, padding included")
-    learning_rate: float = Field(default=1e-3, gt=0, description="Highest learning rate of AdamW")
-    schedule: Literal["cosine", "linear", "constant"] = Field(
-        default="cosine", description="How the rate falls after warm-up"
-    )
-    warmup_steps: int = Field(default=20, ge=0, description="Steps in which the rate rises from 0")
-    weight_decay: float = Field(default=0.01, ge=0, description="Decoupled weight decay of AdamW")
-    beta2: float = Field(default=0.98, gt=0, lt=1, description="Second-moment decay of AdamW")
-    grad_clip: float = Field(default=1.0, gt=0, description="Largest norm of a gradient")
-    prompt_loss_weight: float = Field(default=0.0, ge=0, description="Weight of the loss on prompt tokens")
-    gold_repeat: int = Field(
-        default=1, ge=1, description="How often a gold example stands in the data beside teacher examples"
-    )
-    max_length: int = Field(default=512, ge=8, description="Longest example in tokens; a longer one is an error")
-    seed: int = Field(default=0, description="Seed of weights and data order")
-    threads: int = Field(default=1, ge=1, le=64, description="CPU threads of the training process")
-    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="Precision of the forward pass")
-    save_precision: Literal["fp32", "fp16", "bf16"] = Field(
-        default="fp32", description="Precision of the sealed weights"
-    )
-    checkpoint_every: int = free(100, ge=1, description="Steps between checkpoints to resume from")
-    log_every: int = free(10, ge=1, description="Steps between lines of metrics.jsonl")
-
-    @model_validator(mode="after")
-    def _some_objective(self) -> Recipe:
-        for name, weight in self.objective.items():
-            if weight < 0:
-                raise ValueError(f"objective term {name!r} has weight {weight:g}; give 0 or more")
-        if not any(self.objective.values()):
-            raise ValueError("`objective` needs at least one term with a weight above 0")
-        return self
 
 
 class FitOptions(Strict):

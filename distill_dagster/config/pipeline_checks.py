@@ -113,10 +113,27 @@ def _block(block: Block, place: tuple[str, str], key: Key, document: Document) -
 
 def _recipe(recipe: Recipe, key: Key, document: Document) -> Iterator[Problem]:
     known = blocks(*OBJECTIVES)
-    for name in recipe.objective:
+    for name, (_, params) in recipe.terms.items():
+        at = (*key, "objective", name)
         if name not in known:
-            hint = nearest(name, known)
-            yield document.problem((*key, "objective", name), f"unknown objective {name!r}.", hint)
+            yield document.problem(at, f"unknown objective {name!r}.", nearest(name, known))
+            continue
+        objective = load(OBJECTIVES[0], name, OBJECTIVES[1], "objective")
+        model = getattr(objective, "Params", None)
+        if model is None:
+            if params:
+                yield document.problem(at, f"objective {name!r} takes no parameters.", "Give a weight.")
+            continue
+        try:
+            need = getattr(objective(model.model_validate(params)), "need", None)
+        except ValidationError as error:
+            yield from faults.problems(error, model, document, at)
+            continue
+        if need is not None and key != ("training",):
+            yield document.problem(at, "a teacher that is fitted has no teacher itself.", "Use `sft`.")
+        elif need is not None and need.source == "stored" and recipe.prompt_loss_weight:
+            reason = "stored signals are of the answer's tokens alone, and prompt_loss_weight asks for more."
+            yield document.problem(at, reason, "Set prompt_loss_weight to 0, or `signals: live`.")
 
 
 def _model(model: str, revision: str | None, key: Key, document: Document) -> Iterator[Problem]:

@@ -31,6 +31,7 @@ from distill_dagster.stages import (
     student_checkpoint,
     teacher_model,
     teacher_outputs,
+    teacher_signals,
 )
 from distill_dagster.stages.context import PipelineContext, SourceContext
 from distill_dagster.storage.store import Key, Store, key_text
@@ -133,7 +134,15 @@ class Project:
             for artifact in own:
                 node = PIPELINE_STAGES[artifact].node(pipeline)
                 found[node.key] = node
+            if pipeline.data == pipeline.key and (want := self._signals(pipeline.key)) is not None:
+                node = teacher_signals.node(pipeline, want)
+                found[node.key] = node
         return {node.key: node for node in ordered(found)}
+
+    def _signals(self, data: str) -> teacher_signals.Wanted | None:
+        """What the pipelines that read the data of one need of its teacher beyond text."""
+        readers = [other.config.training for other in self.pipelines.values() if other.data == data]
+        return teacher_signals.wanted(readers)
 
     def pipeline(self, name: str) -> PipelineContext:
         """A pipeline by name; ConfigError names the nearest one."""

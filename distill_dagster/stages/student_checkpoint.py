@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from distill_dagster.config.models import identity
 from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
-from distill_dagster.stages import training
+from distill_dagster.stages import teacher_signals, training
 from distill_dagster.stages.context import PipelineContext
+from distill_dagster.training.objectives.base import needs
 
 VERSION = "1"
 
@@ -20,11 +23,32 @@ def node(pipeline: PipelineContext) -> Node:
         parents=(
             Parent("data", (pipeline.data, "filtered_dataset")),
             Parent("start", (pipeline.key, "initial_student")),
+            *_teachers(pipeline),
         ),
         config=identity(pipeline.config.training),
         make=lambda job: make(job, pipeline),
         title="The student after training on gold and teacher examples",
     )
+
+
+def _teachers(pipeline: PipelineContext) -> tuple[Parent, ...]:
+    """What a recipe that asks a teacher for more than text reads: its signals, and whose they are."""
+    sources = {need.source for need in needs(pipeline.config.training)}
+    parents = [Parent("teacher", (pipeline.data, "teacher_model"))] if sources else []
+    if "stored" in sources:
+        parents.append(Parent("signals", (pipeline.data, teacher_signals.ARTIFACT)))
+    return tuple(parents)
+
+
+def _teaching(job: Job, pipeline: PipelineContext) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if "signals" in job.inputs:
+        path = job.inputs["signals"].local("signals.parquet")
+        found["signals"] = {"path": str(path), "teacher": job.inputs["teacher"].version}
+    if any(need.source == "live" for need in needs(pipeline.config.training)):
+        path = teacher_signals.weights(pipeline, job.inputs["teacher"])
+        found["teacher"] = {"path": str(path), "dtype": pipeline.teacher.dtype}
+    return found
 
 
 def make(job: Job, pipeline: PipelineContext) -> None:
@@ -40,5 +64,6 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         recipe=recipe,
         out=job.draft.content / "model",
         name="student",
+        teaching=_teaching(job, pipeline),
     )
     job.notes["counts"] = {"examples": len(examples), "origins": laws.counts(row["origin"] for row in examples)}

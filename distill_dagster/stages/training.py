@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,12 @@ def run(
     tokenizer_texts: Sequence[str] = (),
     vocabulary: int = 2048,
     name: str = "train",
+    teaching: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train a model on EXAMPLE rows and put its folder at `out`.
 
-    The work folder outlives a crash, so the same action resumes from its last checkpoint.
+    The work folder outlives a crash, so the same action resumes from its last checkpoint. `teaching` names what a
+    teacher says beyond text, as `distill_dagster.training.process` takes it: `signals`, `teacher`.
 
     Returns:
         The trainer's summary: steps, tokens, last loss, seconds.
@@ -55,6 +57,7 @@ def run(
         "out": str(model_out),
         "work": str(work),
         "name": f"{job.node.key[0]}/{job.node.key[1]}",
+        **(teaching or {}),
     }
     with job.services.training_session() as env:
         summary = launch.launch(

@@ -81,13 +81,14 @@ class Feed:
             if number in self.open:
                 late.append((number, Response("", "error", "", 0, 0, failure="not_sent")))
         if late:
-            self._settle(session, late)
+            self.asking.done([outcome.key for outcome in self._record(late)])
 
     def _until_due(self) -> float | None:
         """Seconds until a failed question may be asked again; None while others come before it, or none waits."""
         if self.fresh or self.ready or not self.again:
             return None if self.open else 0.0
-        return max(0.0, self.again[0][0] - time.monotonic())
+        # A question that is due may find no room yet; without anything under way only the session can say why.
+        return max(0.05 if self.open else 0.0, self.again[0][0] - time.monotonic())
 
     def _hand_out(self, session: Session) -> None:
         room = session.room()
@@ -131,19 +132,10 @@ class Feed:
         return due
 
     def _settle(self, session: Session, results: list[tuple[int, Response]]) -> None:
+        """Put outcomes on disk, and decide which questions are asked again."""
         if not results:
             return
-        settled: list[Settled] = []
-        for number, response in results:
-            key = self.open.pop(number, None)
-            if key is None:
-                raise DistillError(
-                    f"teacher {self.asking.teacher.identity}",
-                    f"it answered attempt {number!r}, which is not open.",
-                    "A session gives every ticket back once.",
-                )
-            settled.append(self.asking.settled(number, key, response))
-        self.asking.commit(settled)
+        settled = self._record(results)
         session.settled(len(settled))
         for outcome in settled:
             entry = self.asking.fresh[outcome.key]
@@ -155,3 +147,17 @@ class Feed:
                 self.asking.done([outcome.key])
             else:
                 heapq.heappush(self.again, (time.monotonic() + wait, outcome.key))
+
+    def _record(self, results: list[tuple[int, Response]]) -> list[Settled]:
+        settled: list[Settled] = []
+        for number, response in results:
+            key = self.open.pop(number, None)
+            if key is None:
+                raise DistillError(
+                    f"teacher {self.asking.teacher.identity}",
+                    f"it answered attempt {number!r}, which is not open.",
+                    "A session gives every ticket back once.",
+                )
+            settled.append(self.asking.settled(number, key, response))
+        self.asking.commit(settled)
+        return settled

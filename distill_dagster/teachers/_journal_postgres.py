@@ -108,7 +108,7 @@ class PostgresStore:
     def _open(self) -> None:
         with self._commit("open"):
             if self._one("SELECT to_regclass(%s)", [f"{SCHEMA}.format"]) is None:
-                self._db.execute(_TABLES)  # pyright: ignore[reportArgumentType]
+                self._db.execute(_TABLES)  # pyright: ignore
             version = self._one(f"SELECT max(version) FROM {SCHEMA}.format")
             if version > FORMAT:
                 raise StoreError(

@@ -7,7 +7,7 @@ scale or cap their logits).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -76,6 +76,7 @@ class Forward:
             rows=rows,
             record_ids=[example.record_id for example in examples],
             project=lambda states: self._project(states, view),
+            head=self._head(view),
         )
 
     def _hidden(self, ids: torch.Tensor, places: torch.Tensor, view: llama.Llama | None) -> torch.Tensor:
@@ -95,6 +96,16 @@ class Forward:
             return states
         with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
             return self.model.get_output_embeddings()(states)  # pyright: ignore[reportOptionalCall]
+
+    def _head(self, view: llama.Llama | None) -> tuple[torch.Tensor, torch.Tensor | None] | None:
+        """The output layer in the precision of its products, with its bias; None where states are logits."""
+        if view is not None:
+            return view.head, None
+        if self.way == "whole":
+            return None
+        layer: Any = self.model.get_output_embeddings()
+        weight = layer.weight.to(torch.bfloat16) if self.precision == "bf16" else layer.weight
+        return weight, getattr(layer, "bias", None)
 
     @torch.no_grad()
     def _choose(self, ids: torch.Tensor, places: torch.Tensor) -> str:

@@ -7,6 +7,8 @@ TASK.json:
     base: a model folder, or `{"preset": NAME, "tokenizer": FOLDER}`.
     recipe: the fields of `Recipe`.
     template: chat (default) or plain.
+    signals: `{"path": FILE, "teacher": VERSION}`, what a teacher said beforehand. Optional.
+    teacher: `{"path": FOLDER, "dtype": fp32 or bf16}`, a teacher to hold in memory. Optional.
     too_long: error (default) or drop, for records longer than the recipe's `max_length`.
     out: folder for the trained model.
     work: folder for `metrics.jsonl`, checkpoints and `result.json`. One process at a time holds it.
@@ -114,7 +116,14 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
     examples = encoded(task["examples"] if task.get("examples") else task["texts"])
     validation = encoded(task["validation"]).examples if task.get("validation") else ()
     summary = trainer.train(
-        model, tokenizer, examples.examples, recipe, task["work"], validation=validation, progress=report
+        model,
+        tokenizer,
+        examples.examples,
+        recipe,
+        task["work"],
+        validation=validation,
+        progress=report,
+        signals=_signals(task, tokenizer, template),
     )
     summary |= {"dropped_too_long": len(examples.dropped), "template": template}
     out = Path(task["out"])
@@ -126,6 +135,22 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
     fault_point("model.rename")
     temporary.rename(out)
     return summary
+
+
+def _signals(task: dict[str, Any], tokenizer: Any, template: Any) -> list[Any]:
+    """Where objectives that ask for more than text find it."""
+    found: list[Any] = []
+    if task.get("signals"):
+        from distill_dagster.training.signals.store import Stored
+
+        said = task["signals"]
+        found.append(Stored(Path(said["path"]), tokenizer, template, said.get("teacher")))
+    if task.get("teacher"):
+        from distill_dagster.training.signals.live import LiveTeacher
+
+        said = task["teacher"]
+        found.append(LiveTeacher(Path(said["path"]), tokenizer, said.get("dtype") or "fp32"))
+    return found
 
 
 def start(base: str | dict[str, str], seed: int) -> tuple[Any, Any]:

@@ -10,24 +10,43 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from distill_dagster.config import registry
 from distill_dagster.config.models import Recipe, identity
 from distill_dagster.errors import TrainingError
 from distill_dagster.records.identity import digest
 from distill_dagster.training import checkpoint, metrics
 from distill_dagster.training.data import Example, batches
 from distill_dagster.training.forward import Forward
+from distill_dagster.training.objectives.base import Positions, build
 from distill_dagster.training.schedule import rate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-OBJECTIVES = "distill_dagster.training.objectives"
 Progress = Callable[[int, int, float], None]
+
+
+class Signals(Protocol):
+    """What a teacher says about examples: stored, or asked now.
+
+    Attributes:
+        name: Where objectives find it in `Positions.signals`.
+        digest: Identity of all it may say, for checkpoints.
+    """
+
+    name: str
+
+    @property
+    def digest(self) -> str:
+        """Identity of all it may say."""
+        ...
+
+    def __call__(self, examples: Sequence[Example], positions: Positions) -> Any:
+        """What it says about the positions of a batch."""
+        ...
 
 
 def train(
@@ -39,6 +58,7 @@ def train(
     *,
     validation: Sequence[Example] = (),
     progress: Progress | None = None,
+    signals: Sequence[Signals] = (),
 ) -> dict[str, Any]:
     """Train `model` in place, with AdamW (Loshchilov & Hutter 2019; no decay on norms and embeddings).
 
@@ -51,6 +71,7 @@ def train(
             recipe resumes from it; a checkpoint of any other run is removed.
         validation: Encoded records whose loss is measured before and after.
         progress: Called with (step, steps, loss) at every logged step.
+        signals: What a teacher says about examples, for objectives that ask for more than text.
 
     Returns:
         Summary: steps, loss of the first and last logged steps, tokens, epochs, seconds, tokens a second, parameters.
@@ -61,7 +82,7 @@ def train(
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     with _settled(recipe):
-        return _Run(model, tokenizer, examples, recipe, path).go(validation, progress)
+        return _Run(model, tokenizer, examples, recipe, path, signals).go(validation, progress)
 
 
 @contextmanager
@@ -93,12 +114,15 @@ class _Run:
         examples: Sequence[Example],
         recipe: Recipe,
         folder: Path,
+        signals: Sequence[Signals] = (),
     ) -> None:
         self.model, self.recipe, self.folder, self.examples = model, recipe, folder, examples
+        self.signals = signals
         self.padding = int(tokenizer.pad_token_id or 0)  # pyright: ignore[reportArgumentType]
+        built = {name: (weight, build(name, params)) for name, (weight, params) in recipe.terms.items()}
+        # A term of weight 0 is logged where it costs nothing; a teacher is not asked for it.
         self.terms = {
-            name: (weight, registry.load(OBJECTIVES, name, "Objective", "training.objective")())
-            for name, weight in recipe.objective.items()
+            name: (weight, term) for name, (weight, term) in built.items() if weight or not getattr(term, "need", None)
         }
         self.forward = Forward(model, recipe.precision)
         self.parameters = {name: entry for name, entry in model.named_parameters() if entry.requires_grad}
@@ -163,7 +187,7 @@ class _Run:
         share = rate(self.recipe.schedule, self.step, self.recipe.steps, self.recipe.warmup_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * share
-        positions = self.forward(chosen, self.padding)
+        positions = self._positions(chosen)
         if not len(positions.labels):
             raise self._trouble("no position of this batch carries a loss", chosen)
         self.learned += len(positions.labels)
@@ -179,6 +203,13 @@ class _Run:
             raise self._trouble(f"the gradient is not finite (norm {norm})", chosen)
         self.optimizer.step()
         return {**values, "grad_norm": norm}
+
+    def _positions(self, chosen: list[Example]) -> Positions:
+        """The positions of a batch that carry a loss, with what a teacher says about them."""
+        positions = self.forward(chosen, self.padding)
+        if self.signals and len(positions.labels):
+            positions.signals = {source.name: source(chosen, positions) for source in self.signals}
+        return positions
 
     def _trouble(self, reason: str, chosen: list[Example]) -> TrainingError:
         ids = [example.record_id for example in chosen]
@@ -207,7 +238,7 @@ class _Run:
         size = max(1, self.recipe.batch_tokens // max(lengths))
         total = weight = 0.0
         for start in range(0, len(examples), size):
-            positions = self.forward(list(examples[start : start + size]), self.padding)
+            positions = self._positions(list(examples[start : start + size]))
             if len(positions.labels):
                 share = positions.total.item()
                 total += share * sum((w * term(positions)).item() for w, term in self.terms.values())
@@ -224,7 +255,10 @@ class _Run:
             whole.update(parameter.detach().contiguous().view(torch.uint8).numpy().tobytes())
         for example in self.examples:
             whole.update(json.dumps([example.record_id, example.ids, example.weights]).encode())
-        return digest({"recipe": identity(self.recipe), "data": whole.hexdigest()})
+        said: dict[str, Any] = {"recipe": identity(self.recipe), "data": whole.hexdigest()}
+        if self.signals:
+            said["signals"] = {source.name: source.digest for source in self.signals}
+        return digest(said)
 
     def _checkpoint(self) -> None:
         named = {id(parameter): name for name, parameter in self.parameters.items()}

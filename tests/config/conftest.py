@@ -17,7 +17,7 @@ from distill_dagster.domains.registry import Domains, Failure
 BLOCKS = {
     pipeline_checks.FILTERS: tuple(sorted(block.name for block in default_filtering())),
     pipeline_checks.KNOWLEDGE: ("curation", "labeling"),
-    pipeline_checks.OBJECTIVES: ("forward_kl", "sft"),
+    pipeline_checks.OBJECTIVES: ("divergence", "sft"),
     pipeline_checks.BACKENDS: ("openai", "recorded", "transformers"),
 }
 

@@ -43,6 +43,23 @@ def test_a_sound_project_has_no_problems(found: Found) -> None:
             "fit.recipe.objective.stf",
             ["'sft'"],
         ),
+        (
+            "teacher",
+            "kind: teacher\nname: small\nfit:\n  recipe:\n    objective:\n      divergence: {k: 4}\n",
+            6,
+            "fit.recipe.objective.divergence",
+            ["no teacher itself", "`sft`"],
+        ),
+        ("pipeline", "kind: pipeline\nsource: toy\nteacher: small\ntraining:\n  objective: {sft: much}\n", 5,
+         "training.objective.sft", ["'much'", "number"]),
+        ("pipeline", "kind: pipeline\nsource: toy\nteacher: small\ntraining:\n  objective:\n    sft: {k: 3}\n", 6,
+         "training.objective.sft", ["no parameters"]),
+        ("pipeline", "kind: pipeline\nsource: toy\nteacher: small\ntraining:\n  objective:\n    divergence:\n"
+         "      kind: backward\n", 7, "training.objective.divergence.kind", ["'backward'", "reverse"]),
+        ("pipeline", "kind: pipeline\nsource: toy\nteacher: small\ntraining:\n  objective:\n    divergence:\n"
+         "      temperatur: 2\n", 7, "training.objective.divergence.temperatur", ["unknown key", "'temperature'"]),
+        ("pipeline", "kind: pipeline\nsource: toy\nteacher: small\ntraining:\n  prompt_loss_weight: 0.1\n"
+         "  objective:\n    divergence: {kind: jsd}\n", 7, "training.objective.divergence", ["prompt_loss_weight"]),
         ("pipeline", "kind: pipline\nsource: toy\n", 1, "kind", ["'pipeline'"]),
         ("pipeline", "source: toy\nteacher: small\n", 1, "", ["no `kind`"]),
         ("pipeline", "kind: pipeline\nsource: tog\nteacher: small\n", 2, "source", ["no source", "'toy'"]),

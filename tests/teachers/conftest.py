@@ -8,7 +8,7 @@ from pathlib import Path
 
 import postgres_server
 import pytest
-from journal_place import Place
+from journal_places import Place
 
 _numbers = count()
 

@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from journal_place import Place
+from journal_places import Place
 from test_journal import FakeTeacher, question, questions
+from test_journal_kills import Run, kill_at_random
 
 from distill_dagster.errors import ConfigError, LeaseError, StoreError
 from distill_dagster.teachers._journal import Asked
 from distill_dagster.teachers._journal_sqlite import SqliteStore
-from distill_dagster.teachers.base import Response, request_key
+from distill_dagster.teachers.base import Response, TokenLogprob, request_key
 from distill_dagster.teachers.stores import open_journal, open_store
 
 WORKER = Path(__file__).with_name("journal_worker.py")
@@ -52,7 +53,8 @@ def test_a_holder_lives_as_long_as_its_session(database):
 
 @pytest.mark.postgres
 def test_text_that_postgresql_does_not_hold_as_text(database):
-    odd = Response("a\x00b \U0001f600", "stop", "mo\x00del", 1, 2)
+    logprobs = (TokenLogprob("a\x00", -0.5, (("a", -0.5), ("é", -1.25))), TokenLogprob("b", -0.1))
+    odd = Response("a\x00b \U0001f600", "stop", "mo\x00del", 1, 2, logprobs=logprobs)
     with database.open() as journal:
         assert journal.ask(FakeTeacher(faults={"a": odd}), questions("a"), "n")[0] == [odd]
     with database.open() as journal:
@@ -76,6 +78,12 @@ def test_processes_share_the_work(database, tmp_path):
     assert sorted(asked) == sorted(f"question {at}" for at in range(60))
     assert len({Path(answers).read_text().count("answer to") for _, answers in files}) == 1
     assert database.rows("SELECT outcome, COUNT(*) FROM attempt GROUP BY outcome") == [("answered", 60)]
+
+
+@pytest.mark.postgres
+def test_killed_processes_pay_nothing_twice(database, tmp_path):
+    """Two of the kills that test_journal_kills.py makes by the dozen, so that every run of the tests has some."""
+    kill_at_random(Run(tmp_path, database, 8, True), kills=2, seed=9)
 
 
 @pytest.mark.postgres

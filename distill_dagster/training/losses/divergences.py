@@ -7,7 +7,6 @@ bucket is then ψ − Q · Σψ, and inside a bucket it is shared out in proport
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_args
 
@@ -15,14 +14,10 @@ import torch
 
 from distill_dagster.training.losses.kinds import Kind
 
-#: Log-probabilities are not taken to be lower than this: reverse divergences are infinite where a teacher gives
-#: nothing.
+#: A log-probability is taken to be no lower: reverse divergences are infinite where a teacher gives nothing.
 FLOOR = -60.0
 #: The student's log-probability of an empty bucket; its exponential is 0 in fp32.
 EMPTY = -200.0
-
-#: From (P, log P, Q, log Q) to each bucket's contribution, and ψ; all of one shape.
-Terms = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pydantic import ValidationError
+
+from distill_dagster.config import registry
+from distill_dagster.config.models import Recipe
+from distill_dagster.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
+
+PACKAGE = "distill_dagster.training.objectives"
 
 
 @dataclass
@@ -22,7 +30,9 @@ class Positions:
         rows: The example of the batch each position belongs to, R.
         record_ids: Record of each example of the batch.
         project: From hidden states to logits; objectives that need only some columns may do without.
-        signals: What a teacher said about these positions, by name (top-k ids, log-probabilities, …).
+        head: Output layer (V × H, in the precision of its matrix products) and bias (V, or None), for objectives that
+            never hold all logits; None where `hidden` holds logits already.
+        signals: What a teacher says about these positions, by where it comes from: `stored` or `live`.
     """
 
     hidden: torch.Tensor
@@ -31,6 +41,7 @@ class Positions:
     rows: torch.Tensor
     record_ids: list[str]
     project: Callable[[torch.Tensor], torch.Tensor]
+    head: tuple[torch.Tensor, torch.Tensor | None] | None = None
     signals: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -44,9 +55,55 @@ class Positions:
         return self.weights.sum()
 
 
+@dataclass(frozen=True)
+class Need:
+    """What an objective needs a teacher for.
+
+    Attributes:
+        source: stored: signals captured beforehand; live: the teacher itself, in memory.
+        k: How many tokens of each position; 0 for all (live only).
+        temperature: At which temperature.
+    """
+
+    source: Literal["stored", "live"]
+    k: int
+    temperature: float
+
+
 class Objective(Protocol):
-    """One term of a training loss. A term of weight w adds w times its value."""
+    """One term of a training loss. A term of weight w adds w times its value.
+
+    A term with parameters has a class `Params` (a config model) and takes one; a term that learns from a teacher's
+    probabilities says so in `need`.
+    """
 
     def __call__(self, positions: Positions) -> torch.Tensor:
         """The term's value in nats a token, a scalar with a gradient."""
         ...
+
+
+def build(name: str, params: Mapping[str, Any], place: str = "training.objective") -> Any:
+    """The objective `name` with its parameters.
+
+    Raises:
+        ConfigError: No such objective, a parameter it does not know, or a value it may not have.
+    """
+    objective = registry.load(PACKAGE, name, "Objective", place)
+    model = getattr(objective, "Params", None)
+    if model is None:
+        if params:
+            raise ConfigError(f"{place}.{name}", f"it takes no parameters ({', '.join(params)}).", "Give a weight.")
+        return objective()
+    try:
+        return objective(model(**params))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(step) for step in first["loc"])
+        hint = registry.nearest(key, model.model_fields) if first["type"] == "extra_forbidden" else ""
+        raise ConfigError(f"{place}.{name}.{key}", f"{first['msg']} (value {first['input']!r}).", hint) from error
+
+
+def needs(recipe: Recipe) -> list[Need]:
+    """What the terms of a recipe need a teacher for; empty where text is enough."""
+    built = (build(name, params) for name, (weight, params) in recipe.terms.items() if weight)
+    return [objective.need for objective in built if getattr(objective, "need", None) is not None]

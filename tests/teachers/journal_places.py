@@ -1,4 +1,4 @@
-"""Where one journal lies, and a look at its tables past the package."""
+"""Where a journal under test lies, and what its tables say."""
 
 from __future__ import annotations
 

@@ -1,0 +1,250 @@
+"""Stored signals: one parquet file, a row a record, joined by record id and token hash and never by order.
+
+The file's metadata says who taught and how: a reader that has another teacher, tokenizer or chat template is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distill_dagster.errors import TrainingError
+from distill_dagster.records.identity import digest
+from distill_dagster.training.data import Example, Template
+from distill_dagster.training.signals import codec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from transformers import PreTrainedTokenizerBase
+
+    from distill_dagster.training.losses.targets import TopK
+    from distill_dagster.training.objectives.base import Positions
+
+FILE = "signals.parquet"
+AGAIN = "Materialize teacher_signals again."
+_KEY = b"distill_dagster.signals"
+
+
+@dataclass(frozen=True)
+class Meta:
+    """Who said it, about which tokens, and how it is written.
+
+    Attributes:
+        teacher: Version of `teacher_model`.
+        tokenizer: `tokenizer_digest`.
+        template: `template_digest`.
+        vocabulary: Ids are below this; the teacher's distribution is over these.
+        k: Tokens a position.
+        temperatures: At which the rest is known.
+        codec: How the bytes are written.
+    """
+
+    teacher: str
+    tokenizer: str
+    template: str
+    vocabulary: int
+    k: int
+    temperatures: tuple[float, ...]
+    codec: int = codec.CODEC
+
+    @property
+    def layout(self) -> codec.Layout:
+        """How blobs are written."""
+        return codec.Layout(self.k, self.temperatures, self.vocabulary)
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 of the vocabulary, token by token, with the end token's id; 64 hex digits."""
+    words = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+    return digest({"vocabulary": [[word, number] for word, number in words], "end": tokenizer.eos_token_id})
+
+
+def template_digest(tokenizer: PreTrainedTokenizerBase, template: Template) -> str:
+    """SHA-256 of how a conversation becomes text; 64 hex digits."""
+    return digest({"template": template, "chat": str(tokenizer.chat_template) if template == "chat" else None})
+
+
+def token_hash(example: Example) -> bytes:
+    """16 bytes of SHA-256 over the ids and which of them carry a loss: other tokens are another question."""
+    ids = np.asarray(example.ids, "<i4").tobytes()
+    mask = np.asarray([weight != 0 for weight in example.weights], "u1").tobytes()
+    return hashlib.sha256(len(example.ids).to_bytes(8, "little") + ids + mask).digest()[:16]
+
+
+def count(example: Example) -> int:
+    """Positions of an example that carry a loss."""
+    return sum(weight != 0 for weight in example.weights[1:])
+
+
+@dataclass(frozen=True)
+class Row:
+    """The signals of one record."""
+
+    example_id: str
+    token_hash: bytes
+    positions: int
+    blob: bytes
+
+
+def write(path: Path, rows: Iterable[Row], meta: Meta) -> None:
+    """Write a file whole; the same rows and metadata give the same bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    listed = list(rows)
+    schema = pa.schema(
+        [("example_id", pa.string()), ("token_hash", pa.binary(16)), ("positions", pa.int32()), ("blob", pa.binary())],
+        metadata={_KEY: json.dumps(asdict(meta), sort_keys=True).encode()},
+    )
+    columns = [[getattr(row, field.name) for row in listed] for field in schema]
+    table = pa.Table.from_arrays([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
+    # Dictionaries of values that never repeat only cost; blobs are what zstd is for.
+    pq.write_table(table, path, compression="zstd", use_dictionary=False, write_statistics=False, row_group_size=4096)
+
+
+def read_meta(path: Path) -> Meta:
+    """The metadata of a file.
+
+    Raises:
+        TrainingError: It is no file of signals, or one written in another way.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        said = (pq.read_schema(path).metadata or {}).get(_KEY)
+        found = json.loads(said) if said is not None else None
+        meta = Meta(**{**found, "temperatures": tuple(found["temperatures"])}) if found else None
+    except (OSError, pa.ArrowInvalid, ValueError, TypeError, KeyError) as error:
+        raise TrainingError(str(path), f"no file of signals ({error}).", AGAIN) from error
+    if meta is None or meta.codec != codec.CODEC:
+        other = "no metadata" if meta is None else f"codec {meta.codec}"
+        raise TrainingError(str(path), f"it has {other}, not codec {codec.CODEC}.", AGAIN)
+    return meta
+
+
+def read(path: Path) -> list[Row]:
+    """Every row of a file."""
+    import pyarrow.parquet as pq
+
+    table: pa.Table = pq.read_table(path)
+    columns = (table[name].to_pylist() for name in ("example_id", "token_hash", "positions", "blob"))
+    return [Row(*values) for values in zip(*columns, strict=True)]
+
+
+class Stored:
+    """A file of signals for a student's training.
+
+    Args:
+        path: The file.
+        tokenizer: The student's tokenizer.
+        template: How its conversations are written.
+        teacher: Version of the teacher that must have been captured; None: any.
+
+    Raises:
+        TrainingError: The signals are another teacher's, tokenizer's or template's.
+    """
+
+    name = "stored"
+
+    def __init__(
+        self, path: Path, tokenizer: PreTrainedTokenizerBase, template: Template = "chat", teacher: str | None = None
+    ) -> None:
+        self.path, self.meta = path, read_meta(path)
+        for what, said, wanted in (
+            ("teacher", self.meta.teacher, teacher),
+            ("tokenizer", self.meta.tokenizer, tokenizer_digest(tokenizer)),
+            ("chat template", self.meta.template, template_digest(tokenizer, template)),
+        ):
+            if wanted is not None and said != wanted:
+                raise TrainingError(
+                    str(path),
+                    f"these signals are of another {what} ({said[:12]}, not {wanted[:12]}).",
+                    AGAIN
+                    if what == "teacher"
+                    else "Start the student from a model with the teacher's tokenizer and chat template, or use `sft`.",
+                )
+        self._rows = {(row.example_id, row.token_hash): row for row in read(path)}
+        self._records = {example_id for example_id, _ in self._rows}
+
+    @property
+    def digest(self) -> str:
+        """What a checkpoint must agree with."""
+        whole = hashlib.sha256(json.dumps(asdict(self.meta), sort_keys=True).encode())
+        for key in sorted(self._rows):
+            whole.update(key[0].encode() + key[1] + hashlib.sha256(self._rows[key].blob).digest())
+        return whole.hexdigest()
+
+    def row(self, example: Example) -> Row:
+        """The signals of an example.
+
+        Raises:
+            TrainingError: There are none, or they are of other tokens; names the record.
+        """
+        found = self._rows.get((example.record_id, token_hash(example)))
+        if found is not None and found.positions == count(example):
+            return found
+        known = example.record_id in self._records
+        reason = "the teacher was asked about other tokens of it" if known else "the teacher was never asked about it"
+        raise TrainingError(
+            f"record {example.record_id}",
+            f"{reason}, so {self.path} cannot teach it.",
+            "Materialize teacher_signals from the same filtered_dataset; prompt_loss_weight must be 0.",
+        )
+
+    def __call__(self, examples: Sequence[Example], positions: Positions) -> StoredBatch:
+        """The signals of a batch, in the order of its positions."""
+        rows = [self.row(example) for example in examples]
+        parts = [codec.decode(row.blob, self.meta.layout) for row in rows]
+        if sum(len(part.ids) for part in parts) != len(positions.labels):
+            raise TrainingError(str(self.path), "a blob is not as long as its record says.", AGAIN)
+        joined = codec.Signal(
+            *(np.concatenate([getattr(part, field) for part in parts]) for field in ("ids", "log_probs", "log_rest"))
+        )
+        return StoredBatch(joined, self.meta)
+
+
+@dataclass(frozen=True)
+class StoredBatch:
+    """Signals of one batch."""
+
+    signal: codec.Signal
+    meta: Meta
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that the teacher's distribution is over."""
+        return self.meta.vocabulary
+
+    def targets(self, temperature: float, k: int) -> TopK:
+        """The teacher's distribution at a temperature, as the loss takes it.
+
+        Raises:
+            TrainingError: It was not captured at this temperature, or with fewer tokens.
+        """
+        import torch
+
+        from distill_dagster.training.losses.targets import TopK
+
+        try:
+            signal = codec.at(self.signal, self.meta.temperatures, temperature, k)
+        except (KeyError, ValueError) as error:
+            raise TrainingError(
+                "training.objective.divergence",
+                f"the signals were captured with k {self.meta.k} at temperatures {list(self.meta.temperatures)}; "
+                f"k {k} at temperature {temperature:g} is wanted.",
+                "Materialize teacher_signals with this recipe.",
+            ) from error
+        ids, log_probs, log_rest = map(torch.from_numpy, (signal.ids, signal.log_probs, signal.log_rest[:, 0]))
+        return TopK(ids, log_probs, log_rest)
+
+
+def any_of(meta: Meta) -> dict[str, Any]:
+    """The metadata for people and run records."""
+    return {**asdict(meta), "bytes_a_token": meta.layout.width}

@@ -1,0 +1,63 @@
+"""The examination passes where the loss is right, and finds it where it is not."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+pytestmark = pytest.mark.needs_torch
+
+
+def test_every_check_passes_and_the_command_says_so() -> None:
+    from distill_dagster.cli import app
+
+    done = CliRunner().invoke(app, ["doctor", "--json"])
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert {check["name"] for check in said["checks"]} == {
+        "dense", "sparse", "sparse = dense", "packed = padded", "mask shift", "T²", "1×8 = 8×1", "cache round trip"
+    }  # fmt: skip
+    assert all(check["ok"] and check["error"] <= check["allowed"] for check in said["checks"])
+    assert said["hardware"]["torch_threads"] >= 1 and said["hardware"]["torch"]
+
+
+def test_a_wrong_loss_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from distill_dagster.training import doctor, forward
+    from distill_dagster.training.losses import sparse
+    from distill_dagster.training.signals import codec
+
+    usual = sparse._to_gradient
+
+    def halved(logits, *others):
+        found = usual(logits, *others)
+        logits[0].mul_(0.5)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sparse, "_to_gradient", halved)
+        assert not doctor._dense().ok and not doctor._sparse().ok
+    shifted = forward.positions
+
+    def unshifted(ids: torch.Tensor, weights: torch.Tensor):
+        where, labels, weight, rows = shifted(ids, weights)
+        return where + 1, labels, weight, rows
+
+    with monkeypatch.context() as patch:
+        patch.setattr(forward, "positions", unshifted)
+        assert not doctor._shift().ok
+    with monkeypatch.context() as patch:
+        patch.setattr(codec, "FINE", 3)
+        assert not doctor._cache().ok
+    assert doctor._cache().ok
+
+
+def test_the_command_fails_where_a_check_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    from distill_dagster.cli import app
+    from distill_dagster.training import doctor
+
+    bad = doctor.Finding("dense", "says", float("nan"), 1e-5)
+    monkeypatch.setattr(doctor, "CHECKS", (lambda: bad,))
+    done = CliRunner().invoke(app, ["doctor"])
+    assert done.exit_code == 1 and "FAIL" in done.output
