@@ -6,7 +6,7 @@ A plugin is a function without arguments that returns a `Domain`, named in the e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -54,6 +54,21 @@ class Verdict:
 
     ok: bool | None
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A text that a teacher may be shown beside an input.
+
+    Attributes:
+        text: The passage.
+        source_id: Where it is from: a document and place that a person can find again.
+        licence: SPDX id; an answer that was made from it is under it as well.
+    """
+
+    text: str
+    source_id: str
+    licence: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,6 +126,9 @@ class Domain:
         items: `items(task, part, count, seed)` yields authored items, or None where the domain has no grammar.
             The first n items do not depend on `count`.
         verify: `verify(task, facts, output)` judges an output from the generator's own numbers, never from gold.
+        passages: `passages(task, input, count)` finds at most `count` passages for an input, best first, or None where
+            the domain has no texts to look up. The same arguments give the same passages.
+        passages_version: Bumped when they would not.
         nodes: Optional `module:function` returning extra Dagster definitions for a source; imported lazily.
         models: Folder (inside the package) with the committed `teacher` and `student_base` models, if any.
         notice: A sentence printed on every report about this domain.
@@ -125,6 +143,8 @@ class Domain:
     licence: str = "Apache-2.0"
     items: Callable[[str, str, int, int], Iterator[Item]] | None = None
     verify: Callable[[str, Mapping[str, Any], str], Verdict] | None = None
+    passages: Callable[[str, str, int], Sequence[Passage]] | None = None
+    passages_version: str = "1"
     nodes: str | None = None
     models: str | None = None
     notice: str = ""

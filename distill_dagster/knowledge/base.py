@@ -16,6 +16,7 @@ from distill_dagster.config.models import Block, Strict, TeacherConfig
 from distill_dagster.config.registry import load, nearest
 from distill_dagster.domains.base import Task
 from distill_dagster.errors import ConfigError
+from distill_dagster.knowledge._passages import Passages
 from distill_dagster.teachers.base import Request, Response
 
 PACKAGE = "distill_dagster.knowledge"
@@ -34,6 +35,7 @@ class Material:
         tasks: Tasks by name.
         seeds: SEED rows of D_U, which the teacher is to work on.
         gold: SEED rows of D_G, where a kind of the pipeline reads them.
+        passages: Looks up what the domain has to say about an input.
         prompts: PROMPT rows by task and style.
         teacher: The teacher's configuration: prompt style and sampling.
     """
@@ -43,6 +45,7 @@ class Material:
     prompts: Prompts
     teacher: TeacherConfig
     gold: Sequence[Mapping[str, Any]] = ()
+    passages: Passages = field(default_factory=Passages)
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,10 @@ class KindBase:
     def asks(self) -> frozenset[Who]:
         """Whom it asks."""
         return frozenset({"teacher"})
+
+    def retrieves(self) -> bool:
+        """Whether it shows passages of the domain."""
+        return False
 
     def compares(self) -> bool:
         """Whether it holds answers against each other, for the artifact `preference_pairs`."""

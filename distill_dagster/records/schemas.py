@@ -53,7 +53,8 @@ PROMPT = pa.schema(
 )
 
 #: One answer a teacher gave, or failed to give, for one question. `messages` is what a student would read and say.
-#: An input that is not a seed's own stands in `input`, and the record ids of the seeds it was made from in `origins`.
+#: An input that is not a seed's own stands in `input`, and the record ids of the seeds it was made from in `origins`;
+#: `licences` are those of the passages that were shown.
 CANDIDATE = pa.schema(
     [
         ("candidate_no", pa.int64()),
@@ -72,6 +73,7 @@ CANDIDATE = pa.schema(
         ("finish_reason", pa.string()),
         ("input", pa.string()),
         ("origins", pa.list_(pa.string())),
+        ("licences", pa.list_(pa.string())),
     ]
 )
 
@@ -98,6 +100,17 @@ CALL = pa.schema(
 #: What a call read: many to many, so few-shot, judges and revisions fit. `kind` is seed, exemplar, call, judged or
 #: passage; `ref_no` is a seed, a call, or a passage.
 CALL_INPUT = pa.schema([("call_no", pa.int64()), ("kind", pa.string()), ("ref_no", pa.int64())])
+
+#: A text that a teacher was shown beside an input.
+PASSAGE = pa.schema(
+    [
+        ("passage_no", pa.int64()),
+        ("record_id", pa.string()),
+        ("text", pa.string()),
+        ("source_id", pa.string()),
+        ("licence", pa.string()),
+    ]
+)
 
 #: What a judge said of one answer, or of two: one row a criterion. `method` is rate, compare or critique. `score` is on
 #: the judge's scale; `winner` is first or second, as the judge saw them, or tie.
@@ -265,6 +278,7 @@ NOT_IDENTITY = frozenset(
         "prompt_no",
         "candidate_no",
         "call_no",
+        "passage_no",
         "judgement_no",
         "judged_call_no",
         "other_call_no",
@@ -287,6 +301,7 @@ TABLES = {
     "candidate": CANDIDATE,
     "call": CALL,
     "call_input": CALL_INPUT,
+    "passage": PASSAGE,
     "judgement": JUDGEMENT,
     "comparison": COMPARISON,
     "preference": PREFERENCE,

@@ -12,9 +12,9 @@ WRITTEN = "LicenseRef-teacher-output"
 class Inheritance:
     """Seeds by record id, and what is made from them.
 
-    A record made from several seeds is under the licences of all of them (an SPDX expression joined by `AND`), and
-    about all their subjects. It is safe in training: every seed of D_U and D_G is disjoint by subject from what
-    anybody is examined on, and so is any set of them.
+    A record made from several seeds, or with the help of passages, is under the licences of all of them (an SPDX
+    expression joined by `AND`), and about all their subjects. It is safe in training: every seed of D_U and D_G is
+    disjoint by subject from what anybody is examined on, and so is any set of them.
     """
 
     def __init__(self, seeds: Iterable[Mapping[str, Any]]) -> None:
@@ -26,7 +26,7 @@ class Inheritance:
         seeds = [self._seeds[record] for record in row.get("origins") or own]
         if not seeds:
             return {"licence": WRITTEN, "source_id": row.get("kind"), "subject_key": None}
-        licences = sorted({seed["licence"] for seed in seeds if seed["licence"]})
+        licences = sorted({*(seed["licence"] for seed in seeds if seed["licence"]), *(row.get("licences") or ())})
         if len(licences) > 1:
             licences = [f"({licence})" if " " in licence else licence for licence in licences]
         return {

@@ -8,6 +8,7 @@ from typing import Any
 
 from distill_dagster.config.models import identity
 from distill_dagster.config.styles import ALWAYS
+from distill_dagster.knowledge._passages import Passages
 from distill_dagster.knowledge.base import Answer, Harvest, KindBase, Material, Question, load_kind
 from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
@@ -36,6 +37,9 @@ def node(pipeline: PipelineContext) -> Node:
     ]
     if any("student" in kind.asks() for kind in kinds):
         parents.append(Parent("student", (pipeline.key, "initial_student")))
+    retrieval = {}
+    if any(kind.retrieves() for kind in kinds):
+        retrieval = {"passages": pipeline.source.domain.passages_version}
     return Node(
         key=(pipeline.key, "teacher_outputs"),
         version=VERSION,
@@ -47,6 +51,7 @@ def node(pipeline: PipelineContext) -> Node:
             "prompt_style": teacher.prompt_style,
             "template": teacher.template,
             "sampling": identity(teacher.sampling),
+            **retrieval,
             **egress.identity(pipeline),
         },
         make=lambda job: make(job, pipeline),
@@ -101,6 +106,13 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         laws.no_orphan(place, comparisons["first_call_no"], call_table["call_no"], "comparisons")
         laws.no_orphan(place, comparisons["second_call_no"], call_table["call_no"], "comparisons")
         job.draft.write_table("comparison", comparisons, by="task")
+    passages = tables.build("passage", given.passages.rows())
+    if passages.num_rows:
+        rows = [row for row in book.inputs if row["kind"] == "passage"]
+        laws.no_orphan(
+            place, tables.build("call_input", rows)["ref_no"], passages["passage_no"], "passages that calls read"
+        )
+        job.draft.write_table("passage", passages, side=True)
     if harvest.judgements:
         job.draft.write_table("judgement", tables.build("judgement", harvest.judgements), side=True)
     job.notes["counts"] = {
@@ -147,7 +159,12 @@ def _ask(
     """Ask one round; calls are numbered in the order of the questions, whoever answers them."""
     answered: dict[int, tuple[Response, Any]] = {}
     seeds = {row["seed_no"]: row for row in (*material.seeds, *material.gold)}
-    origins = egress.origins(questions, seeds, book.inputs)
+    shown = {row["passage_no"]: row for row in material.passages.rows()}
+    # The licence of a passage counts at the gate as a seed's does.
+    origins = [
+        [*origin, *(shown[ref] for kind, ref in question.refs if kind == "passage")]
+        for origin, question in zip(egress.origins(questions, seeds, book.inputs), questions, strict=True)
+    ]
     for who, model in models.items():
         mine = [at for at, question in enumerate(questions) if question.who == who]
         if not mine:
@@ -192,6 +209,7 @@ def material(pipeline: PipelineContext, seeds: Version, prompts: Version) -> Mat
         prompts=prompts_by(prompts),
         teacher=pipeline.teacher,
         gold=[row for row in known if row["part"] == "gold"],
+        passages=Passages(pipeline.source.domain.passages, pipeline.source.domain.name),
     )
 
 

@@ -125,26 +125,31 @@ def test_only_the_parts_that_were_named_are_read():
             kind_of("expansion", seeds=[part])
 
 
-@pytest.mark.parametrize("exemplars", [1, 3, 5])
-def test_a_changed_seed_changes_few_prompts(exemplars):
-    """1 % of the seeds: labeling asks 1 % again; who sees a changed seed as an exemplar asks again as well."""
-    texts = [f"{rule_teacher.words('many', at)} red" for at in range(200)]
-    changed = [text + " truly" if at in (17, 101) else text for at, text in enumerate(texts)]
-    for name, params, most in (
-        ("labeling", {}, 2),
-        ("self_knowledge", {"samples": 3, "of": "teacher"}, 6),
-        # Itself, and at most the `exemplars - 1` seeds before its old and before its new place on the ring.
-        ("expansion", {"exemplars": exemplars, "inputs": 2}, 2 * (1 + 2 * (exemplars - 1)) * 3),
-        ("expansion", {"method": "evolve"}, 4),
+@pytest.mark.parametrize(
+    ("name", "params", "most"),
+    [
+        ("labeling", {}, 1),
+        ("self_knowledge", {"samples": 3, "of": "teacher"}, 3),
+        ("feedback", {}, 4),
+        # Itself, and at most the `exemplars - 1` seeds before its old and its new place on the ring; each of these
+        # prompts is followed by two answers.
+        ("expansion", {"exemplars": 1}, 3),
+        ("expansion", {"exemplars": 3}, 3 * (1 + 2 * 2)),
+        ("expansion", {"exemplars": 5}, 3 * (1 + 2 * 4)),
+        ("expansion", {"method": "evolve"}, 2),
         ("curation", {}, 0),
-    ):
-        kind = kind_of(name, **params)
-        before = keys(drive(kind, material_of(seed_rows(texts)), rule_teacher.answer))
-        after = keys(drive(kind, material_of(seed_rows(changed)), rule_teacher.answer))
-        assert len(after - before) <= most, name
-        assert (len(after - before) > 0) == (most > 0), name
-        moved = drive(kind, material_of(seed_rows(texts[::-1])), rule_teacher.answer)
-        assert keys(moved) == before, "the order of the seeds does not matter"
+    ],
+)
+def test_a_changed_seed_changes_few_prompts(name, params, most):
+    """1 % of the seeds: labeling asks 1 % again; who sees a changed seed as an exemplar asks again as well."""
+    texts = [f"{rule_teacher.words('many', at)} red" for at in range(100)]
+    changed = [text + " truly" if at == 17 else text for at, text in enumerate(texts)]
+    kind = kind_of(name, **params)
+    before = keys(drive(kind, material_of(seed_rows(texts)), rule_teacher.answer))
+    after = keys(drive(kind, material_of(seed_rows(changed)), rule_teacher.answer))
+    assert (len(after - before) > 0) == (most > 0) and len(after - before) <= most
+    moved = drive(kind, material_of(seed_rows(texts[::-1])), rule_teacher.answer)
+    assert keys(moved) == before, "the order of the seeds does not matter"
 
 
 def test_a_share_is_of_the_seeds_own_choosing():

@@ -4,21 +4,19 @@ import json
 import shutil
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
-import distill_dagster
 from distill_dagster.assets.build import project_definitions
 from distill_dagster.errors import DistillError
-from distill_dagster.lineage.engine import Made
+from distill_dagster.lineage.engine import Made, Services, materialize
 from distill_dagster.records.messages import text_of
-from distill_dagster.stages import teaching
 from distill_dagster.teachers.base import Request
 from pipeline import rule_teacher, tiny
+from pipeline.kinds import DATA, table, teacher, written
 from pipeline.rule_teacher import RuleTeacher
-from pipeline.tiny import Tiny
+
+__all__ = ["teacher"]  # a fixture
 
 pytestmark = pytest.mark.needs_torch
 
@@ -34,34 +32,6 @@ knowledge:
   - {name: feedback, method: rate, samples: 3}
   - {name: feedback, method: critique, of: student}
 """
-#: A small model that was fitted on other tasks: nothing is trained in these tests.
-MODEL = Path(distill_dagster.__file__).parent / "domains" / "finance" / "models" / "teacher"
-RULES = "filtering: [schema, verifier, decontamination, exact_duplicate, near_duplicate]"
-DATA = ["seed_set", "eval_set", "prompt_set", "teacher_model", "teacher_outputs", "filtered_dataset"]
-
-
-@pytest.fixture
-def teacher(monkeypatch: pytest.MonkeyPatch) -> RuleTeacher:
-    """The pipeline's teacher answers by rule; everything else is as it is."""
-    one = RuleTeacher()
-    monkeypatch.setattr(teaching, "open_teacher", lambda pipeline, version: one)
-    return one
-
-
-def written(folder: Path, knowledge: str, rules: str = RULES) -> Tiny:
-    """The project that reads files, with these kinds and rules."""
-    made = tiny.parcels(folder)
-    made.edit("pipeline.yaml", "filtering: [refusal, exact_duplicate]\n", f"{rules}\n{knowledge}")
-    teacher = f"kind: teacher\nname: nano_teacher\nmodel: {MODEL}\nprompt_style: short\n"
-    (made.folder / "assets_config" / "teacher.yaml").write_text(teacher, "utf-8")
-    return made
-
-
-def table(made: Made, name: str) -> list[dict[str, Any]]:
-    """A table of a version, or one that belongs to its run."""
-    if name in made.version.manifest["tables"]:
-        return made.version.table(name).to_pylist()
-    return pq.read_table(str(made.version.place / "runs" / made.run / f"{name}.parquet")).to_pylist()
 
 
 def test_every_kind_in_one_pipeline(tmp_path: Path, teacher: RuleTeacher) -> None:
@@ -156,6 +126,38 @@ def test_a_tiny_models_nonsense_ends_with_its_class(tmp_path: Path) -> None:
     assert funnel["comparisons"] > 40 and funnel["kept"] == 0
     for row in table(filtered, "example"):
         assert row["origin"] == "gold" or text_of(row["messages"][-1:]) in ("red", "green")
+
+
+def test_a_run_that_broke_off_goes_on_from_the_round_it_was_in(tmp_path: Path, teacher: RuleTeacher) -> None:
+    """Answers of earlier rounds are in the journal; progress says kind and round."""
+    project = written(tmp_path / "broken", "knowledge: [labeling, feedback]\n")
+    project.run(DATA[:4])
+    count = len(table(project.run(["seed_set"])["seed_set"], "seed"))
+
+    def breaks(request: Request) -> str:
+        if rule_teacher.style(request) == "compare":
+            raise KeyboardInterrupt
+        return rule_teacher.answer(request)
+
+    def go_on() -> Made:
+        one = project.project()
+        (node,) = one.select(project.name, ["teacher_outputs"])
+        return materialize(
+            node, one.store, Services(one.state, progress=lambda done, total, note="": said.append(note))
+        )
+
+    said: list[str] = []
+    teacher.rule = breaks
+    with pytest.raises(KeyboardInterrupt):
+        go_on()
+    answered = [request for request in teacher.asked if rule_teacher.style(request) != "compare"]
+    assert 60 < len(answered) < 3 * count and not project.drafts()
+    teacher.rule = rule_teacher.answer
+    teacher.asked.clear()
+    made = go_on()
+    assert {rule_teacher.style(request) for request in teacher.asked} == {"compare"}
+    assert made.record["notes"]["calls"]["reused"] == len(answered)
+    assert set(said) == {"teacher: labeling, round 1", "teacher: feedback, round 1", "teacher: feedback, round 2"}
 
 
 def test_an_input_that_an_evaluation_set_holds_is_dropped(tmp_path: Path, teacher: RuleTeacher) -> None:
@@ -259,108 +261,3 @@ def test_templates_of_the_source_are_used_and_checked(tmp_path: Path, teacher: R
     project.edit("source.yaml", "system: S", "system: '{{ exemplars }}'")
     with pytest.raises(DistillError, match="Record text stands in the user role only"):
         project.project()
-
-
-def test_conversations_and_worked_answers(tmp_path: Path, teacher: RuleTeacher) -> None:
-    """Seeds of several turns, from a file to examples that keep every turn; the reasoning has a column of its own."""
-    project = written(tmp_path / "turns", "knowledge: [{name: labeling, rationale: true}]\n")
-    for file in ("seeds.jsonl", "test.jsonl"):
-        lines = [
-            dict(line, text=[
-                {"role": "user", "content": f"Parcel {line['depot']}."},
-                {"role": "assistant", "content": "What of it?"},
-                {"role": "user", "content": line["text"]},
-            ])
-            for line in project.lines(file)
-        ]  # fmt: skip
-        project.write_lines(file, lines)
-
-    def worked(request: Request) -> str:
-        said = rule_teacher.colour(request.messages[-1]["content"])
-        return f"The text says {said}.\nAnswer: {said.upper()}" if len(said) == 3 else f"It is {said}"
-
-    teacher.rule = worked
-    made = project.run(DATA)
-    assert {len(request.messages) for request in teacher.asked} == {4}, "the task's system turn, and three of the seed"
-    candidates = table(made["teacher_outputs"], "candidate")
-    status = Counter((row["status"], row["failure"], row["answer"]) for row in candidates)
-    assert set(status) == {("ok", None, "red"), ("failed", "unparsed", None)}
-    taught = [row for row in table(made["filtered_dataset"], "example") if row["origin"] == "teacher"]
-    assert len(taught) == status["ok", None, "red"]
-    for row in taught:
-        assert [turn["role"] for turn in row["messages"]] == ["user", "assistant", "user", "assistant"]
-        assert text_of(row["messages"][-1:]) == "red" and row["rationale"] == "The text says red."
-    gold = [row for row in table(made["filtered_dataset"], "example") if row["origin"] == "gold"]
-    assert gold and all(len(row["messages"]) == 4 for row in gold)
-
-
-def test_of_several_samples_the_verifier_keeps_the_right_ones(tmp_path: Path, teacher: RuleTeacher) -> None:
-    """Rejection sampling: every wrong sample is dropped for being wrong, and has its decision."""
-    project = tiny.finance(tmp_path / "right")
-    project.edit(
-        "pipeline.yaml",
-        "filtering: [refusal, exact_duplicate]",
-        "filtering: [schema, {name: verifier, undecided: drop}]",
-    )
-    project.append("pipeline.yaml", "tasks: [covenant]\nknowledge: [{name: self_knowledge, of: teacher, samples: 3}]\n")
-    short = f"kind: teacher\nname: nano_teacher\nmodel: {MODEL}\nprompt_style: short\n"
-    (project.folder / "assets_config" / "teacher.yaml").write_text(short, "utf-8")
-    gold = {text_of(row["messages"]): row["answer"] for row in table(project.run(["seed_set"])["seed_set"], "seed")}
-
-    def guess(request: Request) -> str:
-        text = request.messages[-1]["content"]
-        right = next(answer for asked, answer in gold.items() if asked in text)
-        return right if request.sample == 1 else f"{right}1"
-
-    teacher.rule = guess
-    made = project.run(DATA)
-    funnel = made["filtered_dataset"].record["notes"]["funnel"]
-    assert funnel == {"candidates": 72, "dropped: verifier.wrong": 48, "failed": 0, "kept": 24}
-    decisions = table(made["filtered_dataset"], "decision")
-    samples = {row["candidate_no"]: row["sample"] for row in table(made["teacher_outputs"], "candidate")}
-    assert {(row["verdict"], samples[row["candidate_no"]]) for row in decisions} == {
-        ("keep", 1),
-        ("drop", 0),
-        ("drop", 2),
-    }
-
-
-class Writes:
-    """The domain's real teacher answers; what it cannot do is done by rule."""
-
-    def __init__(self, model: Any) -> None:
-        self.model, self.identity, self.revision = model, model.identity, model.revision
-
-    def ask(self, requests: list[Request]) -> Any:
-        """Answers of the model and of the rule, as one."""
-        real = [at for at, request in enumerate(requests) if rule_teacher.style(request) == "answer"]
-        yield from ((real[at], said) for at, said in self.model.ask([requests[at] for at in real]))
-        rest = [at for at in range(len(requests)) if at not in set(real)]
-        yield from ((rest[at], said) for at, said in RuleTeacher().ask([requests[at] for at in rest]))
-
-
-@pytest.mark.parametrize(
-    "writes",
-    [
-        pytest.param(False, id="as it stands", marks=pytest.mark.slow),
-        pytest.param(True, id="with a teacher that writes"),
-    ],
-)
-def test_the_example_runs(tmp_path: Path, repo: Path, monkeypatch: pytest.MonkeyPatch, writes: bool) -> None:
-    """The files of examples/knowledge, on fewer records."""
-    shutil.copytree(repo / "examples" / "knowledge", tmp_path / "assets_config")
-    project = Tiny(tmp_path, "finance_kinds")
-    project.edit("source.yaml", "unlabeled: 400, validation: 100, test: 600", "unlabeled: 12, validation: 4, test: 8")
-    opened = teaching.open_teacher
-    if writes:
-        monkeypatch.setattr(teaching, "open_teacher", lambda *given: Writes(opened(*given)))
-    made = project.run([*DATA, "initial_student", "preference_pairs"])
-    candidates = table(made["teacher_outputs"], "candidate")
-    answered = Counter(row["kind"] for row in candidates if row["status"] == "ok")
-    assert answered["labeling"] == 12 and answered["self_knowledge"] == 48
-    assert (answered["expansion"] > 0 and answered["curation"] > 0) == writes
-    funnel = made["filtered_dataset"].record["notes"]["funnel"]
-    assert funnel["kept"] > 0 and funnel["failed"] == sum(row["status"] == "failed" for row in candidates)
-    assert funnel.get("dropped: schema.unknown_label", 0) > 0, "the student before training says anything"
-    (curate,) = [row for row in table(made["prompt_set"], "prompt") if row["style"] == "curate"]
-    assert "bank customers" in curate["system"]
