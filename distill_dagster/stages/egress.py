@@ -142,3 +142,19 @@ def write(job: Job, place: str, calls: pa.Table) -> None:
         for verdict, reason in zip(looks["verdict"].to_pylist(), looks["reason"].to_pylist(), strict=True)
     ]
     job.notes["egress"] = laws.counts(reasons)
+
+
+def notice(notes: Mapping[str, Any]) -> str:
+    """What a reader of a report must know about questions that the teacher was not asked, or was asked otherwise."""
+    counts: dict[str, int] = {"mask": 0, "refuse": 0}
+    for reason, count in notes.get("egress", {}).items():
+        verdict = reason.partition(":")[0]
+        counts[verdict] = counts.get(verdict, 0) + count
+    said = []
+    if counts["refuse"]:
+        said.append(
+            f"The egress gate kept {counts['refuse']} items from the teacher: they count as not answered by it."
+        )
+    if counts["mask"]:
+        said.append(f"The teacher was shown {counts['mask']} items with tags in place of personal data or secrets.")
+    return " ".join(said)

@@ -75,7 +75,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         protocol.Options(
             tasks=list(tasks.values()),
             title=pipeline.key,
-            notice=notice(pipeline, items),
+            notice=" ".join(filter(None, (notice(pipeline, items), egress.notice(job.notes)))),
             control=pipeline.config.control.mode,
             resamples=options.resamples,
             level=options.level,

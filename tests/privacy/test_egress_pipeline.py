@@ -168,6 +168,9 @@ def test_refused_questions_are_rows_and_nothing_else(place: Place) -> None:
     assert not any("Case" in body for body in seen(place.server))
     looks = looks_of(outputs)
     assert outputs.record["notes"]["egress"] == counted(looks)
+    assert egress.notice(outputs.record["notes"]) == (
+        "The egress gate kept 30 items from the teacher: they count as not answered by it."
+    )
     refused = [row for row in looks if row["verdict"] == "refuse"]
     assert len(refused) == len(texts) == 30
     assert {row["reason"] for row in refused} <= {"pii", "secrets"}
