@@ -1,9 +1,9 @@
 """Near-duplicate removal beside datatrove's MinHash: `make bench-dedup`, or `python benchmarks/dedup.py --rows 100000`.
 
-Both get the same documents, in turn, in the same run; each in processes of its own. Ours is one process with one
-Both get the same documents, in turn, in the same run; each in processes of its own. Ours is one process and one
-disk: word 3-shingles as ours, split at white space, 14 buckets of 8 hashes (its default). Its Python environment is
-made under `benchmarks/.venv-datatrove` on the first run.
+Both get the same documents, in turn, in the same run, each in its own processes. Ours is one process with one thread.
+datatrove runs its four steps (signatures, buckets, clusters, filter) with two workers, from and to JSON lines on disk:
+word 3-shingles as ours, split at white space, 14 buckets of 8 hashes (its default). Its Python environment is made
+under `benchmarks/.venv-datatrove` on the first run.
 
 A table is printed, and last one line of JSON a measure. A loaded machine is refused unless `--force` is given.
 """
