@@ -15,6 +15,8 @@ class Settings:
         config: YAML files (`DISTILL_ASSETS_CONFIG`, default `./assets_config`).
         store: Root of the artifact store, a folder or an fsspec URL (`DISTILL_STORE`, default `./.distill/store`).
         state: Journal, leases, work folders, Dagster home, MLflow (`DISTILL_STATE`, default `./.distill/state`).
+            `DISTILL_JOURNAL` puts the journal into PostgreSQL instead (teachers/stores.py reads it, and shows it
+            nowhere).
         namespace: Client, matter or study (`DISTILL_NAMESPACE`, default `default`).
         prefix: Optional key prefix in Dagster and folder in the store (`DISTILL_PREFIX`).
     """

@@ -40,7 +40,14 @@ os.environ.update(
 )
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A developer's own servers and homes must not be written to by a test.
-for name in ("DAGSTER_HOME", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "OPENAI_API_KEY", "DISTILL_ASSETS_CONFIG"):
+for name in (
+    "DAGSTER_HOME",
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_REGISTRY_URI",
+    "OPENAI_API_KEY",
+    "DISTILL_ASSETS_CONFIG",
+    "DISTILL_JOURNAL",
+):
     os.environ.pop(name, None)
 
 # The machine's load must not decide whether a property holds, and CI must see the same examples twice.

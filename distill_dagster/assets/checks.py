@@ -1,4 +1,4 @@
-"""Asset checks: schema, volume, leakage (blocking), finite loss, floor and no regression (blocking).
+"""Asset checks: schema, volume, leakage, undeclared teacher, finite loss, floor, no regression; those that stop block.
 
 Blocking checks stop a run here; the stages that consume the artifact judge them again for exactly the versions they
 read, since Dagster does not block another run.
@@ -12,6 +12,9 @@ from typing import Any
 import dagster as dg
 
 from distill_dagster.assets.base import asset_key
+from distill_dagster.filtering._health import CUT, collapsed, cut_shares
+from distill_dagster.filtering._undeclared import undeclared
+from distill_dagster.knowledge.base import load_kind
 from distill_dagster.lineage.engine import head_version
 from distill_dagster.records.schemas import TABLES
 from distill_dagster.stages import deployed_student, leakage
@@ -32,6 +35,7 @@ def check(
     judge: Judge,
     *,
     blocking: bool = False,
+    warn: bool = False,
     reads: tuple[Key, ...] = (),
 ) -> dg.AssetChecksDefinition:
     """A check of an artifact's head.
@@ -43,8 +47,10 @@ def check(
         description: What it asks, for people.
         judge: Gets the head version and the run that made it.
         blocking: A failure stops what reads the artifact in this run.
+        warn: A failure is a warning, for a person to look into.
         reads: Further artifacts it looks at.
     """
+    severity = dg.AssetCheckSeverity.WARN if warn else dg.AssetCheckSeverity.ERROR
 
     @dg.asset_check(
         asset=asset_key(project, key),
@@ -58,7 +64,7 @@ def check(
         if found is None:
             return dg.AssetCheckResult(passed=False, metadata={"reason": "never materialized"})
         passed, metadata = judge(*found)
-        return dg.AssetCheckResult(passed=passed, metadata=dict(metadata))
+        return dg.AssetCheckResult(passed=passed, severity=severity, metadata=dict(metadata))
 
     return evaluate
 
@@ -95,6 +101,17 @@ def of_source(project: Project, source: SourceContext) -> list[dg.AssetChecksDef
         counts = {kind: found[kind] for kind in leakage.KINDS}
         return not any(counts.values()), {**counts, "samples": dg.MetadataValue.json(found["samples"])}
 
+    by_hand = [
+        check(
+            project,
+            key,
+            "undeclared_teacher",
+            "No annotator's answers look like a model's: stock phrases, or a style that departs from the others'.",
+            _undeclared,
+            warn=True,
+        )
+        for key in (seeds, evals)
+    ]
     return [
         *schema_and_volume(project, seeds, "seed"),
         *schema_and_volume(project, evals, "seed"),
@@ -108,6 +125,7 @@ def of_source(project: Project, source: SourceContext) -> list[dg.AssetChecksDef
             blocking=True,
             reads=(seeds,),
         ),
+        *by_hand,
     ]
 
 
@@ -116,13 +134,19 @@ def of_pipeline(project: Project, pipeline: PipelineContext) -> list[dg.AssetChe
     own = pipeline.key
     checks: list[dg.AssetChecksDefinition] = []
     if pipeline.data == own:
-        checks += schema_and_volume(project, (own, "teacher_outputs"), "candidate")
+        # A pipeline whose kinds all compare answers makes pairs and no candidates.
+        least = 0 if all(load_kind(block).compares() for block in pipeline.config.knowledge) else 1
+        checks += schema_and_volume(project, (own, "teacher_outputs"), "candidate", least)
         checks += schema_and_volume(project, (own, "filtered_dataset"), "example")
         if (own, "preference_pairs") in project.nodes:
             checks += schema_and_volume(project, (own, "preference_pairs"), "preference")
         checks.append(check(project, (own, "teacher_outputs"), "answered", "At most 5 % of calls failed.", _answered))
         said = "The teacher's server names one model, the same as for earlier answers."
         checks.append(check(project, (own, "teacher_outputs"), "served_model", said, _one_served_model))
+        words = "Of no task more than 5 % of the answers were cut at the token limit."
+        checks.append(check(project, (own, "teacher_outputs"), "token_limit", words, _token_limit, warn=True))
+        words = "The kept inputs of each task are at least half as diverse as its seeds, by the Vendi score a text."
+        checks.append(check(project, (own, "filtered_dataset"), "diversity", words, _diverse, warn=True))
     for artifact in ("student_checkpoint", "control_checkpoint"):
         checks.append(
             check(
@@ -159,6 +183,19 @@ def of_pipeline(project: Project, pipeline: PipelineContext) -> list[dg.AssetChe
     return checks
 
 
+def _undeclared(version: Version, run: str) -> tuple[bool, dict[str, Any]]:
+    found = version.run(run)["notes"].get("undeclared_teacher")
+    if found is None:  # made before this was looked at
+        found = undeclared(version.table("seed"), show=False)
+    named = "; ".join(f"{entry['group']}: {entry['reason']}" for entry in found["named"])
+    return not named, {
+        "named": named or "none",
+        "texts": found["texts"],
+        "annotators": dg.MetadataValue.json(found["groups"]),
+        "phrases": dg.MetadataValue.json(found["phrases"]),
+    }
+
+
 def _answered(version: Version, run: str) -> tuple[bool, dict[str, Any]]:
     status = version.run(run)["notes"]["counts"]["status"]
     total = sum(status.values())
@@ -170,6 +207,17 @@ def _one_served_model(version: Version, run: str) -> tuple[bool, dict[str, Any]]
     said = version.run(run)["notes"].get("served_model", {"earlier": {}, "here": {}})
     names = sorted({*said["earlier"], *said["here"]})
     return len(names) <= 1, {"models": ", ".join(names) or "none", "answers": dg.MetadataValue.json(said)}
+
+
+def _token_limit(version: Version, run: str) -> tuple[bool, dict[str, Any]]:
+    shares = cut_shares(version.table("candidate", columns=["task", "status", "finish_reason"]))
+    return all(share <= CUT for share in shares.values()), {"cut": dg.MetadataValue.json(shares), "most": CUT}
+
+
+def _diverse(version: Version, run: str) -> tuple[bool, dict[str, Any]]:
+    found = version.run(run)["notes"].get("diversity", {})
+    lost = collapsed(found.get("inputs", {}), found.get("seeds", {}))
+    return not lost, {"collapsed": dg.MetadataValue.json(lost), "scores": dg.MetadataValue.json(found)}
 
 
 def _loss_finite(version: Version, run: str) -> tuple[bool, dict[str, Any]]:

@@ -47,11 +47,24 @@ def describe(pipeline: PipelineContext, made: Made) -> Mapping[str, Any]:
     labels = pictures.label_figure(profile.get("labels", {}))
     if labels is not None:
         shown["labels"] = picture(labels, "labels before and after filtering")
+    if scores := notes.get("diversity"):
+        shown["diversity"] = dg.MetadataValue.md(diversity_table(scores))
     if pipeline.source.config.show_records:
         shown["sample"] = _examples(made)
         if dropped := _dropped(made):
             shown["dropped"] = sample_table(["task", "reason", "evidence", "input", "answer"], dropped)
     return shown
+
+
+def diversity_table(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Diversity of seeds, kept inputs and kept answers by task, as a Markdown table."""
+    lines = ["| task | of | texts | distinct-1 | distinct-2 | Vendi score |", "|---|---|---:|---:|---:|---:|"]
+    for task in sorted({task for found in scores.values() for task in found}):
+        for kind, found in scores.items():
+            if entry := found.get(task):
+                cells = (entry["texts"], entry["distinct_1"], entry["distinct_2"], entry["vendi"])
+                lines.append(f"| {task} | {kind} | " + " | ".join(f"{cell:g}" for cell in cells) + " |")
+    return "\n".join(lines)
 
 
 def _examples(made: Made) -> dg.TableMetadataValue:

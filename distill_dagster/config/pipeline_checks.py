@@ -35,6 +35,7 @@ def of_pipeline(pipeline: PipelineConfig, document: Document, tasks: Sequence[st
     for field, place in (("knowledge", KNOWLEDGE), ("filtering", FILTERS)):
         for index, block in enumerate(getattr(pipeline, field)):
             yield from _block(block, place, (field, index), document)
+    yield from _knowledge(pipeline, document, tasks)
     yield from _recipe(pipeline.training, ("training",), document)
     yield from _model(pipeline.student.base, pipeline.student.revision, ("student", "base"), document)
     fault = schedule.cron_fault(pipeline.schedule.cron)
@@ -51,6 +52,22 @@ def of_pipeline(pipeline: PipelineConfig, document: Document, tasks: Sequence[st
             yield document.problem(
                 ("gate", "floor", task), f"the source has no task {task!r}.", nearest(task, tasks or ())
             )
+
+
+def _knowledge(pipeline: PipelineConfig, document: Document, tasks: Sequence[str] | None) -> Iterator[Problem]:
+    """What kinds of knowledge need elsewhere in the file."""
+    for index, block in enumerate(pipeline.knowledge):
+        if block.name == "self_knowledge" and all(rule.name != "verifier" for rule in pipeline.filtering):
+            reason = (
+                "self_knowledge keeps the samples that a verifier finds right, but `filtering` lists no `verifier`."
+            )
+            yield document.problem(("knowledge", index), reason, "Add `verifier` to `filtering`.")
+        topics = block.params.get("topics")
+        if block.name == "curation" and isinstance(topics, Mapping) and tasks is not None:
+            for name in topics:
+                if name not in tasks:
+                    key = ("knowledge", index, "topics", name)
+                    yield document.problem(key, f"the source has no task {name!r}.", nearest(str(name), tasks))
 
 
 def of_teacher(teacher: Any, document: Document) -> Iterator[Problem]:

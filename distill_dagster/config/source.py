@@ -33,7 +33,10 @@ class Columns(Strict):
     `id` must stand in every row; the others may be missing from some rows, but not from all.
     """
 
-    input: str | list[str] = Field(description="One column, or several joined by a blank line")
+    input: str | list[str] = Field(
+        description="One column, or several joined by a blank line; one may hold a conversation, "
+        "a list of {role, content}"
+    )
     answer: str | None = Field(default=None, description="Gold answer; leave it out where the data has none")
     id: str | None = Field(default=None, description="The data set's own id; must be unique in the file")
     context: str | None = Field(default=None, description="Text the input is about")

@@ -18,6 +18,8 @@ from distill_dagster.config.registry import nearest
 from distill_dagster.domains import formats, hub
 from distill_dagster.errors import SourceError
 
+#: Who may speak in a conversation. Whoever is no assistant speaks as a user to a model: see knowledge/prompts.py.
+ROLES = ("user", "assistant", "system", "tool")
 _REQUIRED = ("input", "answer", "id")
 _OPTIONAL = ("context", "choices", "rationale", "subject_key", "annotator", "language")
 #: What `find` gives where a row lacks the column.
@@ -28,7 +30,8 @@ def read(datafile: DataFile, base_dir: Path) -> Iterator[dict[str, Any]]:
     """Rows of a file or hub data set, in order.
 
     Each row has the keys of `Columns` (text, None where the data has none; `choices` is a list) and `row`, its number
-    in the source from 1: the line of a JSONL file, the record of a CSV file, the row of the others.
+    in the source from 1: the line of a JSONL file, the record of a CSV file, the row of the others. An input that is a
+    conversation has its `turns` besides: role and text of each.
 
     Raises:
         SourceError: The file is missing, empty, not what its format says, or lacks a mapped field; an id stands twice;
@@ -148,6 +151,10 @@ def _mapped(
         if opening is not None:
             parts.append(opening.of(value, place, column))
             continue
+        if len(inputs) == 1 and isinstance(value, list):
+            entry["turns"] = _turns(value, place, column)
+            parts.append("\n".join(text for _, text in entry["turns"]))
+            continue
         text = as_text(value, place, column)
         if text is None or not text.strip():
             raise SourceError(place, f"the input column {column!r} is empty.", "Leave such rows out of the file.")
@@ -170,6 +177,27 @@ def _mapped(
         else:
             entry[field] = as_text(value, place, column)
     return entry
+
+
+def _turns(value: list[Any], place: str, column: str) -> list[tuple[str, str]]:
+    """Role and text of each turn of a conversation, whose last turn asks."""
+    turns = []
+    for number, turn in enumerate(value):
+        here = f"{column}.{number}"
+        if not isinstance(turn, Mapping) or not {"role", "content"} <= set(turn):
+            reason = f"column {column!r} holds a list, and its entry {number} is no turn with `role` and `content`."
+            raise SourceError(place, reason, "A conversation is a list of {role: user or assistant, content: text}.")
+        role, text = turn["role"], as_text(turn["content"], place, f"{here}.content")
+        if role not in ROLES:
+            raise SourceError(place, f"{here}.role is {role!r}.", f"It is one of {', '.join(ROLES)}.")
+        if text is None or not text.strip():
+            raise SourceError(place, f"the turn {here!r} is empty.", "Leave such rows out of the file.")
+        turns.append((role, text))
+    if not turns or turns[-1][0] == "assistant":
+        raise SourceError(
+            place, f"the conversation {column!r} does not end with a question.", "Cut its last answer off."
+        )
+    return turns
 
 
 def _required(row: Mapping[str, Any], column: str, place: str) -> Any:

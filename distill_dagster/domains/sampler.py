@@ -125,7 +125,7 @@ def _row(source: SourceConfig, task: Task, data: DataFile, row: dict[str, Any], 
     return {
         "task": task.name,
         "part": part,
-        "messages": [message("user", row["input"])],
+        "messages": [message(*turn) for turn in row.get("turns") or [("user", row["input"])]],
         "context": context,
         "choices": row["choices"],
         "answer": answer,

@@ -28,8 +28,9 @@ Numbers = Literal["distinct", "words"]
 SHINGLE = 3
 PERMUTATIONS = 128
 MISS = 1e-4
-#: Texts hashed at a time (their shingles stay in the processor's cache), pairs and shingles verified at a time.
-_TEXTS, _PAIRS, _CELLS = 2_000, 1_000_000, 8_000_000
+#: Texts hashed at a time (their shingles stay in the processor's cache), pairs met, pairs and shingles verified at a
+#: time: what is held beside the sketch does not grow with the texts.
+_TEXTS, _PAIRS, _VERIFIED, _CELLS = 2_000, 100_000, 4_000, 1_000_000
 _VOCABULARY = 200_000
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -141,9 +142,13 @@ class Sketch:
     stem: np.ndarray
     whole: np.ndarray
 
-    def take(self, rows: np.ndarray) -> Sketch:
-        """The sketch of some texts."""
-        return Sketch(self.keys[rows], self.stem[rows], self.whole[rows])
+    def cut(self, rows: np.ndarray) -> Sketch:
+        """The sketch of some texts, by rising rows, moved to the front of the same memory; this one is spent."""
+        for column in (self.keys, self.stem, self.whole):
+            for start in range(0, len(rows), _PAIRS):
+                part = rows[start : start + _PAIRS]
+                column[start : start + len(part)] = column[part]
+        return Sketch(self.keys[: len(rows)], self.stem[: len(rows)], self.whole[: len(rows)])
 
 
 def sketch(
@@ -182,7 +187,7 @@ def sketch(
 
 
 def _spread(starts: np.ndarray, ends: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs (index, value) for every value in `starts[index]..ends[index]`, at most about a million at a time."""
+    """Pairs (index, value) for every value in `starts[index]..ends[index]`, at most about `_PAIRS` at a time."""
     sizes = np.maximum(ends - starts, 0)
     total = np.cumsum(sizes)
     done = 0
@@ -198,15 +203,16 @@ def _spread(starts: np.ndarray, ends: np.ndarray) -> Iterator[tuple[np.ndarray, 
 
 def _meetings(a: Sketch, b: Sketch | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Candidate pairs, each in the first band in which it meets."""
-    alive_a = np.flatnonzero(a.whole)
-    alive_b = alive_a if b is None else np.flatnonzero(b.whole)
+    alive_a = _small(np.flatnonzero(a.whole))
+    alive_b = alive_a if b is None else _small(np.flatnonzero(b.whole))
     right_side = a if b is None else b
     for band in range(a.keys.shape[1]):
         order = alive_b[np.argsort(right_side.keys[alive_b, band], kind="stable")]
         column = right_side.keys[order, band]
         if b is None:
-            left_side = order
-            starts, ends = np.arange(1, len(order) + 1), np.searchsorted(column, column, side="right")
+            meets = np.flatnonzero(column[1:] == column[:-1])
+            left_side = order[meets]
+            starts, ends = meets + 1, np.searchsorted(column, column[meets], side="right")
         else:
             left_side = alive_a
             asked = a.keys[alive_a, band]
@@ -219,6 +225,11 @@ def _meetings(a: Sketch, b: Sketch | None) -> Iterator[tuple[np.ndarray, np.ndar
                 new &= ~met
             if new.any():
                 yield left[new], right[new]
+
+
+def _small(rows: np.ndarray) -> np.ndarray:
+    """Rows as 32-bit integers where they fit: half the memory."""
+    return rows.astype(np.int32) if rows.max(initial=0) < 2**31 else rows
 
 
 def _unique_shingles(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -266,12 +277,14 @@ def _jaccard(
 
 def _pairs(texts_a: Sequence[str], a: Sketch, texts_b: Sequence[str], b: Sketch | None, threshold: float) -> Pairs:
     lefts, rights, scores = [], [], []
-    for left, right in _meetings(a, b):
-        score = _jaccard(texts_a, texts_b, left, right, threshold)
-        near = score >= threshold - 1e-9
-        lefts.append(left[near])
-        rights.append(right[near])
-        scores.append(score[near])
+    for all_left, all_right in _meetings(a, b):
+        for start in range(0, len(all_left), _VERIFIED):
+            left, right = all_left[start : start + _VERIFIED], all_right[start : start + _VERIFIED]
+            score = _jaccard(texts_a, texts_b, left, right, threshold)
+            near = score >= threshold - 1e-9
+            lefts.append(left[near])
+            rights.append(right[near])
+            scores.append(score[near])
     left, right = (np.concatenate([np.zeros(0, np.int64), *side]) for side in (lefts, rights))
     score = np.concatenate([np.zeros(0), *scores])
     if b is None:
@@ -321,12 +334,12 @@ def stand_ins(
     whole = sketch(texts, threshold, numbers, groups)
     anchors = len(texts) if anchors is None else anchors
     # Texts with the same words share every neighbour, so the first of them answers for all.
-    same = np.stack([whole.whole, whole.stem], axis=1)
-    _, first, member = np.unique(same, axis=0, return_index=True, return_inverse=True)
-    first_of = first[member.reshape(-1)]
-    firsts = np.unique(first)
+    _, first, member = np.unique(_mix(whole.whole * _GOLDEN + whole.stem), return_index=True, return_inverse=True)
+    first_of, has_words = _small(first)[member], whole.whole != 0
+    firsts = np.sort(first)
+    del first, member
     parts = [texts[int(row)] for row in firsts]
-    pairs = _pairs(parts, whole.take(firsts), parts, None, threshold)
+    pairs = _pairs(parts, whole.cut(firsts), parts, None, threshold)
     twin = np.full(len(texts), -1, dtype=np.int64)
     similarity = np.zeros(len(texts))
     left, right = firsts[pairs.left], firsts[pairs.right]
@@ -334,7 +347,7 @@ def stand_ins(
         earlier, later = int(left[at]), int(right[at])
         if twin[later] < 0 and twin[earlier] < 0 and earlier < anchors:
             twin[later], similarity[later] = earlier, pairs.similarity[at]
-    for row in np.flatnonzero((first_of != np.arange(len(texts))) & (whole.whole != 0)):
+    for row in np.flatnonzero((first_of != np.arange(len(texts))) & has_words):
         head = int(first_of[row])
         if twin[head] >= 0:
             twin[row], similarity[row] = twin[head], similarity[head]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -64,6 +65,7 @@ class Context:
         evaluation: Inputs of every evaluation set of the domain.
         verify: The domain's verifier, `verify(task, facts, output)`, or None.
         inputs: The raw input of candidates that were not made from a seed's own input, by `candidate_no`.
+        folder: Folder of the pipeline's YAML file; paths in rules are relative to it.
     """
 
     tasks: Mapping[str, Task]
@@ -71,6 +73,7 @@ class Context:
     evaluation: Sequence[EvalText] = ()
     verify: Callable[[str, Mapping[str, Any], str], Verdict] | None = None
     inputs: Mapping[int, str] = field(default_factory=dict)
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,10 @@ class RuleBase:
 
     def __init__(self, params: Any) -> None:
         self.params = params
+
+    def outside(self, folder: Path | None) -> Mapping[str, Any]:
+        """Identity of what the rule reads beside the records: model folders. Relative paths start at `folder`."""
+        return {}
 
     def look(self, candidates: Batch, context: Context) -> list[Look]:
         """One look for each candidate, in order."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -85,6 +86,12 @@ def load_rules(blocks: Sequence[Block], place: str = "filtering") -> list[tuple[
 def versions(blocks: Sequence[Block]) -> dict[str, str]:
     """Version of each rule by name: part of the stage's action key."""
     return {name: rule.version for name, rule in load_rules(blocks)}
+
+
+def outside(blocks: Sequence[Block], folder: Path | None = None) -> dict[str, Any]:
+    """Identity of what the rules read beside the records, by rule; nothing for most."""
+    found = {name: dict(rule.outside(folder)) for name, rule in load_rules(blocks)}
+    return {name: entry for name, entry in found.items() if entry}
 
 
 def run(candidates: pa.Table, rules: Sequence[Block], mode: Literal["first", "all"], context: Context) -> Outcome:

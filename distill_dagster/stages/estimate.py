@@ -24,6 +24,7 @@ from distill_dagster.teachers.base import Request, Teacher, request_key
 from distill_dagster.teachers.budget import worst_tokens
 from distill_dagster.teachers.journal import Journal
 from distill_dagster.teachers.prices import Tariff
+from distill_dagster.teachers.stores import open_journal
 
 #: Bytes of a token: few words are one, and no language needs fewer in the long run.
 LONG, USUAL = 6, 4
@@ -108,7 +109,7 @@ def estimate(project: Project, name: str) -> Estimate:
     asked: list[tuple[str, list[Request]]] = []
     material = teacher_outputs.material(owner, versions["seed_set"], versions["prompt_set"])
     later: list[str] = []
-    with Journal(project.state / "journal.sqlite") as journal:
+    with open_journal(project.state) as journal:
         for block in owner.config.knowledge:
             requests, complete = _foreseen(owner, block, material, teacher, journal)
             asked.append((f"{owner.key}/teacher_outputs: {block.name}", requests))
@@ -120,7 +121,7 @@ def estimate(project: Project, name: str) -> Estimate:
     asked.append((f"{pipeline.key}/eval_report", passed.requests))
     tariff = metering.tariff_of(pipeline)
     count = _counter(pipeline, version)
-    with Journal(project.state / "journal.sqlite") as journal:
+    with open_journal(project.state) as journal:
         usage = Usage(0, 0.0, 0.0)
         if teacher is not None:
             usage = journal.store.usage(teacher.identity, pipeline.namespace)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distill_dagster.domains import readers, sampler
 from distill_dagster.errors import SourceError
+from distill_dagster.filtering._undeclared import undeclared
 from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node
@@ -43,6 +44,7 @@ def make(job: Job, source: SourceContext) -> None:
         )
     laws.disjoint(f"{source.key}/eval_set", table, ("messages", "subject_key", "skeleton", "composition"))
     job.draft.write_table("seed", table, by="part")
+    job.notes["undeclared_teacher"] = undeclared(table, show=source.config.show_records)
     job.notes["counts"] = {
         "records": table.num_rows,
         "parts": laws.counts(table["part"].to_pylist()),

@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 from distill_dagster.config.models import identity
 from distill_dagster.errors import StoreError
 from distill_dagster.filtering import engine
+from distill_dagster.filtering._health import by_task
 from distill_dagster.filtering._profile import profile
-from distill_dagster.filtering.base import Context, EvalText
+from distill_dagster.filtering.base import Context, EvalText, make_batch
 from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
@@ -20,6 +21,7 @@ from distill_dagster.records.messages import text_of
 from distill_dagster.stages import leakage, metering, teacher_model
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.stages.inheritance import Inheritance
+from distill_dagster.storage.store import Version
 
 VERSION = "2"
 
@@ -42,6 +44,7 @@ def node(pipeline: PipelineContext) -> Node:
             "mode": pipeline.config.filtering_mode,
             "tasks": pipeline.known_tasks,
         },
+        outside=lambda: engine.outside(pipeline.config.filtering, pipeline.folder),
         make=lambda job: make(job, pipeline),
         title="What the student trains on: gold, and teacher answers that passed every rule",
     )
@@ -56,23 +59,18 @@ def make(job: Job, pipeline: PipelineContext) -> None:
     rows = {row["seed_no"]: row for row in seeds.to_pylist()}
     candidates = renumbered(job.inputs["outputs"].table("candidate"), seeds)
     job.progress(0, candidates.num_rows, "filtering")
-    outcome = engine.run(
-        candidates,
-        pipeline.config.filtering,
-        pipeline.config.filtering_mode,
-        Context(
-            tasks=pipeline.tasks,
-            seeds=rows,
-            evaluation=[
-                EvalText(row["record_id"], row["task"], text_of(row["messages"]), f"{pipeline.source.key}/eval_set")
-                for row in evals.select(["record_id", "task", "messages"]).to_pylist()
-            ],
-            verify=pipeline.source.domain.verify,
-            inputs={
-                row["candidate_no"]: row["input"] for row in candidates.to_pylist() if row.get("input") is not None
-            },
-        ),
+    context = Context(
+        tasks=pipeline.tasks,
+        seeds=rows,
+        evaluation=[
+            EvalText(row["record_id"], row["task"], text_of(row["messages"]), f"{pipeline.source.key}/eval_set")
+            for row in evals.select(["record_id", "task", "messages"]).to_pylist()
+        ],
+        verify=pipeline.source.domain.verify,
+        inputs={row["candidate_no"]: row["input"] for row in candidates.to_pylist() if row.get("input") is not None},
+        folder=pipeline.folder,
     )
+    outcome = engine.run(candidates, pipeline.config.filtering, pipeline.config.filtering_mode, context)
     kept = set(outcome.kept)
     inheritance = Inheritance(rows.values())
     gold = [
@@ -103,11 +101,24 @@ def make(job: Job, pipeline: PipelineContext) -> None:
     if paid is not None:
         job.notes["cost"] = metering.per_kept(paid, len(taught))
     job.notes["profile"] = profile(candidates, kept, pipeline.tasks)
+    job.notes["diversity"] = _diversity(job.inputs["seeds"], candidates, context, kept)
     job.notes["counts"] = {
         "examples": examples.num_rows,
         "origins": laws.counts(examples["origin"].to_pylist()),
         "tasks": laws.counts(examples["task"].to_pylist()),
         "licences": laws.counts(examples["licence"].to_pylist()),
+    }
+
+
+def _diversity(seeds: Version, candidates: pa.Table, context: Context, kept: set[int]) -> dict[str, Any]:
+    """Diversity of the seeds' inputs, of those that were kept, and of the kept answers, by task."""
+    given = seeds.table("seed", ["task", "messages"], [("part", "==", "unlabeled")]).to_pylist()
+    rows = [row for row, number in enumerate(candidates["candidate_no"].to_pylist()) if number in kept]
+    batch = make_batch(candidates.take(pa.array(rows, pa.int64())), context)
+    return {
+        "seeds": by_task([row["task"] for row in given], [text_of(row["messages"]) for row in given]),
+        "inputs": by_task(batch.column("task"), batch.inputs),
+        "answers": by_task(batch.column("task"), [answer or "" for answer in batch.column("answer")]),
     }
 
 
@@ -117,7 +128,7 @@ def renumbered(answers: pa.Table, seeds: pa.Table) -> pa.Table:
     Row numbers join tables of one version. The answers may have been made from an earlier seed set whose parts that a
     teacher works on were the same; the record id says which seed is meant. A row without a seed keeps none.
     """
-    asked = seeds.filter(pc.is_in(seeds["part"], value_set=pa.array(["unlabeled", "gold"])))
+    asked = seeds.filter(pc.field("part").isin(["unlabeled", "gold"]))
     numbers: dict[str, list[int]] = {}
     for record, number in zip(asked["record_id"].to_pylist(), asked["seed_no"].to_pylist(), strict=True):
         numbers.setdefault(record, []).append(number)

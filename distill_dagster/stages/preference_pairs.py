@@ -138,8 +138,13 @@ def _decided(
     rejected: dict[int, dict[str, Any]],
     inheritance: Inheritance,
 ) -> tuple[Rows, Rows]:
-    """A DECISION row for each comparison (`candidate_no` is its number), and a PREFERENCE row for each kept one."""
+    """A DECISION row for each comparison (`candidate_no` is its number), and a PREFERENCE row for each kept one.
+
+    Where several ways of judging saw the same two answers, the first one counts; the later row is a `duplicate`, or
+    `contradicts` it.
+    """
     decisions, pairs = [], []
+    known: set[tuple[str, str, str]] = set()
     for row in rows:
         number = row["comparison_no"]
         body: dict[str, Any] = {"candidate_no": number, "seed_no": row["seed_no"], "task": row["task"]}
@@ -154,8 +159,14 @@ def _decided(
         reason = f"chosen: {best['reason']}" if best["verdict"] != "keep" else None
         if reason is None and worst["verdict"] != "keep":
             reason = f"rejected: {worst['reason']}"
+        sides = _sides(row, True)[1], _sides(row, False)[1]
+        if reason is None and (row["seed_record_id"], *sides) in known:
+            reason = "duplicate"
+        if reason is None and (row["seed_record_id"], *reversed(sides)) in known:
+            reason = "contradicts"
         decisions.append({**body, "verdict": "drop" if reason else "keep", "reason": reason, "looks": looks})
         if reason is None:
+            known.add((row["seed_record_id"], *sides))
             pairs.append(_pair(row, inheritance))
     return decisions, pairs
 

@@ -17,7 +17,8 @@ from distill_dagster.stages import egress, metering, teacher_model
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.storage.store import Version
 from distill_dagster.teachers.base import Request, Response, Teacher
-from distill_dagster.teachers.journal import CallInfo, Journal
+from distill_dagster.teachers.journal import CallInfo
+from distill_dagster.teachers.stores import open_journal
 
 #: Registry of teacher backends: one file each.
 BACKENDS = "distill_dagster.teachers"
@@ -93,7 +94,7 @@ def ask(
         Responses and infos in the order of the requests, and the micro-units that the journal says were paid here.
     """
     passed = egress.look(pipeline, teacher, requests, origins)
-    with Journal(job.services.state / "journal.sqlite") as journal:
+    with open_journal(job.services.state) as journal:
         earlier = journal.served(teacher.identity)
         metered = metering.metered(pipeline, teacher, journal.store, passed.requests)
         responses, infos = journal.ask(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pytest
 from pipeline.tiny import Tiny
 
-from distill_dagster import cli
+from distill_dagster import cli, console
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ def command(project: Tiny, *arguments: str, **environment: str) -> Said:
             patch.setenv(name, value)
         patch.setenv("DAGSTER_HOME", str(project.settings.state / "dagster"))
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project.settings.state / 'mlflow' / 'mlflow.db'}")
+        for terminal in (console.out, console.err):  # they measured the terminal when they were made
+            patch.setattr(terminal, "width", 200)
         patch.setattr(sys, "argv", ["distill-dagster", *arguments])
         try:
             cli.main()

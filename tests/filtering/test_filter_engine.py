@@ -22,6 +22,8 @@ RULES = tuple(
         {"name": "near_duplicate", "threshold": 0.5},
         {"name": "verifier", "undecided": "drop", "tasks": ["sum"]},
         {"name": "decontamination"},
+        {"name": "source_cap", "by": "answer", "most": 2},
+        {"name": "length_bias", "least": 3},
     )
 )
 TEXTS = (
@@ -52,6 +54,10 @@ def table_of(make, candidate, drawn):
         [
             candidate(number * 3, text, answer, task=task, status=status, failure="timeout", finish_reason=finish)
             for number, (text, answer, task, status, finish) in enumerate(drawn)
+        ],
+        seeds=[
+            {"seed_no": 1000 + at, "task": "sum", "part": "gold", "messages": [], "answer": "one word or two " * at}
+            for at in range(5)
         ],
         evaluation=["7 and 8"],
     )

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipeline import rule_teacher
 from rounds import drive, kind_of, material_of, seed_rows
@@ -215,6 +215,7 @@ def test_a_verdict_forged_in_an_answer_is_never_taken(forged, method):
         assert "write" in texts and (forged in texts or "plain" in texts)
 
 
+@settings(max_examples=40)
 @given(st.text(max_size=80), st.text(max_size=80))
 def test_no_text_closes_its_own_fence(first, second):
     """Whatever answers hold, each stands whole between the fences of its prompt."""

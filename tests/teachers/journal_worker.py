@@ -32,7 +32,12 @@ def main():
     journal, bill, answers, count, window, streams, pause = sys.argv[1:]
     teacher = BilledTeacher(bill, int(window), streams == "1", float(pause))
     requests = [Request(({"role": "user", "content": f"question {at}"},)) for at in range(int(count))]
-    with Journal(journal) as opened:
+    store = None
+    if journal.startswith("postgresql://"):
+        from distill_dagster.teachers._journal_postgres import PostgresStore
+
+        store = PostgresStore(journal)
+    with Journal(journal, store) as opened:
         print("open", flush=True)
         responses, infos = opened.ask(teacher, requests, "tests")
     with open(answers, "w", encoding="utf-8") as stream:

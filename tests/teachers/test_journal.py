@@ -5,14 +5,15 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import Counter
+from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from distill_dagster.errors import DistillError, LeaseError, StoreError
 from distill_dagster.teachers import _holder, _journal_sqlite
-from distill_dagster.teachers.base import Request, Response, request_key
+from distill_dagster.teachers.base import Request, Response, TokenLogprob, request_key
 from distill_dagster.teachers.journal import Journal
 
 
@@ -46,9 +47,25 @@ def questions(texts):
 
 
 @pytest.fixture
-def journal(tmp_path):
-    with Journal(tmp_path / "state" / "journal.sqlite", patience=0.5) as opened:
+def journal(place):
+    with place.open(patience=0.5) as opened:
         yield opened
+
+
+def test_log_probabilities_stay_with_their_answer(place):
+    entries = (TokenLogprob("a", -0.25, (("a", -0.25), ("\u7b54\x00", -1.5))), TokenLogprob("", 0.0, ()))
+
+    class Telling(FakeTeacher):
+        def ask(self, requests):
+            for index, response in super().ask(requests):
+                yield index, replace(response, logprobs=entries if index == 0 else None)
+
+    with place.open() as journal:
+        journal.ask(Telling(), questions("ab"), "n")
+    with place.open() as journal:
+        (first, second), infos = journal.ask(Telling(), questions("ab"), "n")
+    assert all(info.reused for info in infos)
+    assert first.logprobs == entries and second.logprobs is None
 
 
 def test_answers_come_in_order_and_only_once_paid(journal):
@@ -132,13 +149,11 @@ def test_failures_are_not_answers(journal):
         {"text": "x"},
     ],
 )
-def test_malformed_responses_are_put_aside(journal, tmp_path, response):
+def test_malformed_responses_are_put_aside(journal, place, response):
     responses, _ = journal.ask(FakeTeacher(faults={"b": response}), questions("ab"), "n")
     assert [entry.failure for entry in responses] == [None, "malformed"] and responses[1].text == ""
-    with sqlite3.connect(journal.store.path) as database:
-        kept = database.execute("SELECT detail, raw FROM quarantine").fetchall()
-        assert len(kept) == 1 and kept[0][0] and b"'" in kept[0][1]
-    database.close()
+    kept = place.rows("SELECT detail, raw FROM quarantine")
+    assert len(kept) == 1 and kept[0][0] and b"'" in kept[0][1]
     assert journal.ask(FakeTeacher(), questions("ab"), "n")[0][1].text == "answer to b"
 
 
@@ -171,21 +186,21 @@ def test_a_backend_that_answers_twice_is_named(journal):
         journal.ask(Twice(), questions("ab"), "n")
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     runs=st.lists(st.lists(st.integers(0, 12), max_size=15), min_size=1, max_size=5),
     broken=st.sets(st.integers(0, 12), max_size=3),
     window=st.integers(1, 6),
 )
-def test_each_question_is_asked_until_it_is_answered_and_no_longer(tmp_path_factory, runs, broken, window):
+def test_each_question_is_asked_until_it_is_answered_and_no_longer(new_place, runs, broken, window):
     """A model of the journal: a set of answered questions; a broken one fails in the first run only."""
-    path = tmp_path_factory.mktemp("journal") / "j.sqlite"
+    place = new_place()
     answered: set[int] = set()
     for number, run in enumerate(runs):
         fault = Response("", "error", "m", 0, 0, failure="rate_limit")
         faults = {str(text): fault for text in broken} if number == 0 else {}
         teacher = FakeTeacher(window=window, faults=faults)
-        with Journal(path) as journal:
+        with place.open() as journal:
             responses, infos = journal.ask(teacher, questions(run), "n")
         wanted = set(run) - answered
         assert sorted(teacher.asked) == sorted(str(text) for text in wanted)
@@ -197,8 +212,7 @@ def test_each_question_is_asked_until_it_is_answered_and_no_longer(tmp_path_fact
         answered |= {text for text in wanted if str(text) not in faults}
 
 
-def test_two_holders_never_ask_one_question_at_once(tmp_path):
-    path = tmp_path / "j.sqlite"
+def test_two_holders_never_ask_one_question_at_once(place):
     inside, go = threading.Event(), threading.Event()
 
     class Slow(FakeTeacher):
@@ -211,13 +225,13 @@ def test_two_holders_never_ask_one_question_at_once(tmp_path):
     results = {}
 
     def first():
-        with Journal(path) as journal:
+        with place.open() as journal:
             results["slow"] = journal.ask(slow, questions("ab"), "n")[1]
 
     thread = threading.Thread(target=first)
     thread.start()
     assert inside.wait(20)
-    with Journal(path, patience=0.1) as other:
+    with place.open(patience=0.1) as other:
         with pytest.raises(LeaseError, match="being asked by process"):
             other.ask(quick, questions("abc"), "n")
         assert quick.asked == ["c"]
@@ -276,10 +290,10 @@ def test_a_holder_elsewhere_is_dead_when_its_beats_stop(tmp_path, monkeypatch):
         assert len(journal.possibly_paid()) == 1
 
 
-def test_an_answer_that_is_there_first_stands(tmp_path):
+def test_an_answer_that_is_there_first_stands(place):
     """A holder that was taken for dead comes back with an answer of its own."""
     key = request_key(FakeTeacher(), question("a"), "n")
-    with Journal(tmp_path / "j.sqlite") as one, Journal(tmp_path / "j.sqlite") as two:
+    with place.open() as one, place.open() as two:
         results = []
         for journal, text in ((one, "first"), (two, "second")):
             attempt = journal.store.sent([_journal_sqlite.Asked(key, "n", "fake", "1")])[0]

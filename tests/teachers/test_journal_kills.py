@@ -1,6 +1,6 @@
 """A journal's process is killed again and again: nothing is lost, nothing answered is asked again.
 
-The oracle reads the journal's file and the teacher's own bill, and imports nothing of the package.
+The oracle reads the journal's tables and the teacher's own bill, and imports nothing of the package.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import json
 import os
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -25,12 +24,13 @@ COUNT = 60
 class Run:
     """Files of one journal under test, and what they say."""
 
-    def __init__(self, folder: Path, window: int, streams: bool) -> None:
-        self.journal, self.bill, self.answers = folder / "j.sqlite", folder / "bill", folder / "answers.json"
+    def __init__(self, folder: Path, place, window: int, streams: bool) -> None:
+        folder.mkdir(exist_ok=True)
+        self.place, self.bill, self.answers = place, folder / "bill", folder / "answers.json"
         self.window, self.streams = window, streams
 
     def start(self, pause: float, **environment: str) -> subprocess.Popen:
-        files = [str(path) for path in (self.journal, self.bill, self.answers)]
+        files = [self.place.name, str(self.bill), str(self.answers)]
         settings = [str(COUNT), str(self.window), str(int(self.streams)), str(pause)]
         return subprocess.Popen(
             [sys.executable, str(WORKER), *files, *settings], stdout=subprocess.PIPE, env={**os.environ, **environment}
@@ -45,17 +45,17 @@ class Run:
         return Counter(self.bill.read_text().splitlines() if self.bill.exists() else [])
 
     def rows(self, query: str) -> list:
-        database = sqlite3.connect(self.journal)
-        try:
-            return database.execute(query).fetchall()
-        finally:
-            database.close()
+        return self.place.rows(query)
 
     def answered(self) -> set[str]:
         try:
-            return {text.removeprefix("answer to ") for (text,) in self.rows("SELECT text FROM answer")}
-        except sqlite3.OperationalError:  # killed before the tables were made
-            return set()
+            rows = self.rows("SELECT text FROM answer")
+        except Exception as error:
+            early = ("unable to open", "no such table", "does not exist")
+            assert any(words in str(error) for words in early), error
+            return set()  # killed before the tables were made
+        texts = [text.decode() if isinstance(text, bytes) else text for (text,) in rows]
+        return {text.removeprefix("answer to ") for text in texts}
 
     def check(self, kills: int) -> None:
         """Finish the work and hold journal, bill and answers against each other."""
@@ -89,30 +89,30 @@ def kill_at_random(run: Run, kills: int, seed: int) -> None:
 
 @pytest.mark.kill
 @pytest.mark.parametrize("streams", [False, True])
-def test_killed_at_random_moments(tmp_path, streams):
-    kill_at_random(Run(tmp_path, 8, streams), kills=3, seed=5 + streams)
+def test_killed_at_random_moments(tmp_path, place, streams):
+    kill_at_random(Run(tmp_path, place, 8, streams), kills=3, seed=5 + streams)
 
 
 @pytest.mark.kill
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("window", [1, 8, 256])
-def test_killed_many_times(tmp_path, window):
-    kill_at_random(Run(tmp_path, window, window > 1), kills=15, seed=window)
+def test_killed_many_times(tmp_path, place, window):
+    kill_at_random(Run(tmp_path, place, window, window > 1), kills=15, seed=window)
 
 
 @pytest.mark.kill
 @pytest.mark.slow
-def test_killed_at_every_fault_point(tmp_path):
+@pytest.mark.timeout(1200)
+def test_killed_at_every_fault_point(tmp_path, new_place):
     log = tmp_path / "points"
-    process = Run(tmp_path, 32, False).start(0.0, DISTILL_FAULT_LOG=str(log))
+    process = Run(tmp_path, new_place(), 32, False).start(0.0, DISTILL_FAULT_LOG=str(log))
     assert process.communicate(timeout=60)[0] == b"open\n"
     points = log.read_text().splitlines()
     names = {line.split()[2] for line in points}
     assert {f"journal.{name}.commit" for name in ("open", "claim", "sent", "settled", "close")} <= names
     for number in range(1, len(points) + 1):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        run = Run(folder, 32, False)
+        run = Run(tmp_path / str(number), new_place(), 32, False)
         process = run.start(0.0, DISTILL_FAULT_AT=str(number))
         process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL, points[number - 1]

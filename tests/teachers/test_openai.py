@@ -1,4 +1,4 @@
-"""A teacher behind HTTP: what is asked, what counts as an answer, what is retried, what stops the run.
+"""A teacher behind HTTP: what is asked, what counts as an answer, what is asked again.
 
 The server keeps its own bill and imports nothing of the package.
 """
@@ -6,22 +6,16 @@ The server keeps its own bill and imports nothing of the package.
 from __future__ import annotations
 
 import asyncio
-import logging
 import sqlite3
 import threading
-from collections import Counter
 
 import pytest
 from fault_server import FAULTS, FaultServer
+from openai_asking import CANARY, outcomes, question, questions, teacher
 
-from distill_dagster.config.endpoint import EndpointOptions
-from distill_dagster.errors import TeacherError
-from distill_dagster.teachers import _limits
-from distill_dagster.teachers.base import Request, TokenLogprob
+from distill_dagster.teachers.base import TokenLogprob
 from distill_dagster.teachers.journal import Journal
-from distill_dagster.teachers.openai import Backend
 
-CANARY = "sk-canary-7f3a99e1b2"
 CLASSES = {
     "429": "rate_limited",
     "429_seconds": "rate_limited",
@@ -45,30 +39,10 @@ CLASSES = {
 }
 
 
-def teacher(server, model="test-model", pause=0.01, revision="r1", **options):
-    endpoint = EndpointOptions(url=server.url, **{"deadline": 20.0, **options})
-    return Backend(model, endpoint=endpoint, identity="teacher", revision=revision, pause=pause)
-
-
-def question(text, sampling=None, system=None, sample=0):
-    messages = [{"role": "user", "content": text}]
-    if system:
-        messages.insert(0, {"role": "system", "content": system})
-    return Request(tuple(messages), sampling or {"temperature": 0.0, "max_new_tokens": 16}, sample)
-
-
-def questions(count):
-    return [question(f"question {at}") for at in range(count)]
-
-
 @pytest.fixture
 def journal(tmp_path):
     with Journal(tmp_path / "journal.sqlite") as opened:
         yield opened
-
-
-def outcomes(journal):
-    return Counter(attempt.outcome for attempt in journal.store.attempts())
 
 
 def test_a_question_and_its_answer(journal, monkeypatch):
@@ -227,128 +201,6 @@ def test_failed_questions_come_last(journal):
     order = [body["messages"][-1]["content"] for body in server.bodies]
     assert set(order[-3:]) == {name for name, times in server.asked.items() if times == 2}
     assert len(order) == 43
-
-
-@pytest.mark.parametrize(
-    ("status", "text", "said"),
-    [
-        (401, "bad key {authorization}", "does not accept the key in TEACHER_KEY"),
-        (403, "no", "does not accept"),
-        (402, "pay", "answers no more"),
-        (429, '{"error": {"code": "insufficient_quota"}}', "answers no more"),
-        (404, "no such model", "no model 'test-model'"),
-        (302, "", "redirect"),
-    ],
-)
-def test_what_every_question_would_meet_stops_the_run(journal, monkeypatch, status, text, said):
-    monkeypatch.setenv("TEACHER_KEY", CANARY)
-    with FaultServer(status=(status, text)) as server:
-        with pytest.raises(TeacherError, match=said) as caught:
-            journal.ask(teacher(server, api_key_env="TEACHER_KEY", max_in_flight=4), questions(200), "n")
-        assert server.requests <= 4
-    assert CANARY not in str(caught.value)
-    # Nothing is left open, and what was never sent says so.
-    assert journal.possibly_paid() == [] and set(outcomes(journal)) == {"failed"}
-    failures = Counter(attempt.failure for attempt in journal.store.attempts())
-    assert sum(count for name, count in failures.items() if name != "not_sent") == server.requests
-
-
-def test_what_was_answered_before_the_stop_is_kept(journal):
-    class RunsOut(FaultServer):
-        async def _answer(self, request, body, question, fault):
-            self.status = (402, "pay") if sum(self.billed.values()) >= 30 else None
-            return await super()._answer(request, body, question, fault)
-
-    with RunsOut() as server:
-        with pytest.raises(TeacherError, match="answers no more"):
-            journal.ask(teacher(server, max_in_flight=4), questions(100), "n")
-        assert outcomes(journal)["answered"] == sum(server.billed.values()) == 30
-    with FaultServer() as server:
-        responses, infos = journal.ask(teacher(server), questions(100), "n")
-    assert server.requests == 70 and sum(info.reused for info in infos) == 30
-    assert all(response.failure is None for response in responses)
-
-
-def test_a_server_that_is_not_there_stops_the_run(journal):
-    with FaultServer() as server:
-        pass
-    with pytest.raises(TeacherError, match=r"first 20 requests all failed \(connection\).*ConnectorError"):
-        journal.ask(teacher(server), questions(100), "n")
-    responses, _ = journal.ask(teacher(server, attempts=2), questions(3), "n")
-    assert {response.failure for response in responses} == {"connection"}
-
-
-def test_a_server_that_falls_silent_is_probed_and_found_again(journal, monkeypatch):
-    """The circuit opens after 20 failures in a row, lets single requests through, and closes with the first answer."""
-    monkeypatch.setattr(_limits, "BREAKER", 5)
-    with FaultServer(script=[""] * 10 + ["503"] * 12) as server:
-        backend = teacher(server, max_in_flight=4)
-        responses, _ = journal.ask(backend, questions(60), "n")
-    assert all(response.failure is None for response in responses)
-    assert backend.gate is not None and backend.gate.opened >= 2
-
-
-def test_a_server_that_stays_silent_stops_the_run(journal):
-    silent = FaultServer(script=[""] * 10, faults={"503": 1.0})
-    with silent as server, pytest.raises(TeacherError, match="no answer for .* seconds .server.*status 503"):
-        journal.ask(teacher(server, patience=0.3, max_in_flight=8), questions(1000), "n")
-    assert outcomes(journal)["answered"] == 10 and journal.possibly_paid() == []
-
-
-def test_one_cut_for_a_burst_of_too_many_requests(journal):
-    with FaultServer(latency=0.02, script=["429"] * 16) as server:
-        backend = teacher(server, max_in_flight=16)
-        server.hold = threading.Event()
-        threading.Timer(0.2, server.hold.set).start()
-        responses, _ = journal.ask(backend, questions(64), "n")
-    assert all(response.failure is None for response in responses)
-    assert backend.gate is not None and backend.gate.cuts == 1
-
-
-def test_a_key_is_named_and_found_nowhere(journal, tmp_path, monkeypatch, caplog):
-    monkeypatch.setenv("TEACHER_KEY", CANARY)
-    caplog.set_level(logging.DEBUG)
-
-    def echo(body, sound):
-        sound["choices"][0]["message"]["content"] = f"your key is {CANARY}"
-        return sound
-
-    echoes = '{"error": "{authorization}"}'
-    said = []
-    for server in (
-        FaultServer(reply=echo),
-        FaultServer(status=(400, echoes)),
-        FaultServer(status=(500, echoes)),
-        FaultServer(status=(200, echoes)),
-        FaultServer(status=(401, echoes)),
-    ):
-        with server:
-            backend = teacher(server, api_key_env="TEACHER_KEY", attempts=2)
-            try:
-                responses, _ = journal.ask(backend, questions(2), "n")
-                assert all(response.failure for response in responses)
-                said += [repr(response) for response in responses]
-            except TeacherError as error:
-                said += [str(error), repr(error), repr(error.__dict__)]
-            said += [repr(backend), repr(vars(backend))]
-    monkeypatch.delenv("TEACHER_KEY")
-    with pytest.raises(TeacherError, match="TEACHER_KEY is not set"):
-        journal.ask(backend, questions(2), "n")
-    assert CANARY not in "\n".join(said) + caplog.text
-    for path in tmp_path.rglob("*"):  # the write-ahead log included
-        assert CANARY.encode() not in path.read_bytes()
-
-
-def test_another_model_than_before(journal):
-    with FaultServer(model="test-model-2026-01-01") as server:
-        journal.ask(teacher(server, served_model="pin"), questions(3), "n")
-        server.model = "test-model-2026-02-02"
-        with pytest.raises(TeacherError, match="'test-model-2026-01-01', and now the server answers as .*02-02"):
-            journal.ask(teacher(server, served_model="pin"), questions(40), "n")
-        assert outcomes(journal)["answered"] == 3
-        responses, _ = journal.ask(teacher(server, served_model="warn"), questions(10), "n")
-    assert journal.served("teacher") == {"test-model-2026-01-01": 3, "test-model-2026-02-02": 7}
-    assert all(response.failure is None for response in responses)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,223 @@
+"""A teacher behind HTTP: what stops a run or slows it down, what is kept then, and where the key is not.
+
+The server keeps its own bill and imports nothing of the package.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+
+import pytest
+from fault_server import FaultServer
+from openai_asking import CANARY, outcomes, questions, teacher
+
+from distill_dagster.errors import StoreError, TeacherError
+from distill_dagster.teachers import _limits
+from distill_dagster.teachers._journal_sqlite import SqliteStore
+from distill_dagster.teachers.journal import Journal
+
+
+@pytest.fixture
+def journal(tmp_path):
+    with Journal(tmp_path / "journal.sqlite") as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "said"),
+    [
+        (401, "bad key {authorization}", "does not accept the key in TEACHER_KEY"),
+        (403, "no", "does not accept"),
+        (402, "pay", "answers no more"),
+        (429, '{"error": {"code": "insufficient_quota"}}', "answers no more"),
+        (404, "no such model", "no model 'test-model'"),
+        (302, "", "redirect"),
+    ],
+)
+def test_what_every_question_would_meet_stops_the_run(journal, monkeypatch, status, text, said):
+    monkeypatch.setenv("TEACHER_KEY", CANARY)
+    with FaultServer(status=(status, text)) as server:
+        with pytest.raises(TeacherError, match=said) as caught:
+            journal.ask(teacher(server, api_key_env="TEACHER_KEY", max_in_flight=4), questions(200), "n")
+        assert server.requests <= 4
+    assert CANARY not in str(caught.value)
+    # Nothing is left open, and what was never sent says so.
+    assert journal.possibly_paid() == [] and set(outcomes(journal)) == {"failed"}
+    failures = Counter(attempt.failure for attempt in journal.store.attempts())
+    assert sum(count for name, count in failures.items() if name != "not_sent") == server.requests
+
+
+def test_what_was_answered_before_the_stop_is_kept(journal):
+    class RunsOut(FaultServer):
+        async def _answer(self, request, body, question, fault):
+            self.status = (402, "pay") if sum(self.billed.values()) >= 30 else None
+            return await super()._answer(request, body, question, fault)
+
+    with RunsOut() as server:
+        with pytest.raises(TeacherError, match="answers no more"):
+            journal.ask(teacher(server, max_in_flight=4), questions(100), "n")
+        assert outcomes(journal)["answered"] == sum(server.billed.values()) == 30
+    with FaultServer() as server:
+        responses, infos = journal.ask(teacher(server), questions(100), "n")
+    assert server.requests == 70 and sum(info.reused for info in infos) == 30
+    assert all(response.failure is None for response in responses)
+
+
+def test_a_server_that_is_not_there_stops_the_run(journal):
+    with FaultServer() as server:
+        pass
+    with pytest.raises(TeacherError, match=r"first 20 requests all failed \(connection\).*ConnectorError"):
+        journal.ask(teacher(server), questions(100), "n")
+    responses, _ = journal.ask(teacher(server, attempts=2), questions(3), "n")
+    assert {response.failure for response in responses} == {"connection"}
+
+
+def test_a_server_that_falls_silent_is_probed_and_found_again(journal, monkeypatch):
+    """The circuit opens after 20 failures in a row, lets single requests through, and closes with the first answer."""
+    monkeypatch.setattr(_limits, "BREAKER", 5)
+    with FaultServer(script=[""] * 10 + ["503"] * 12) as server:
+        backend = teacher(server, max_in_flight=4)
+        responses, _ = journal.ask(backend, questions(60), "n")
+    assert all(response.failure is None for response in responses)
+    assert backend.gate is not None and backend.gate.opened >= 2
+
+
+def test_a_server_that_stays_silent_stops_the_run(journal):
+    silent = FaultServer(script=[""] * 10, faults={"503": 1.0})
+    with silent as server, pytest.raises(TeacherError, match="no answer for .* seconds .server.*status 503"):
+        journal.ask(teacher(server, patience=0.3, max_in_flight=8), questions(1000), "n")
+    assert outcomes(journal)["answered"] == 10 and journal.possibly_paid() == []
+
+
+def test_one_cut_for_a_burst_of_too_many_requests(journal):
+    with FaultServer(latency=0.02, script=["429"] * 16) as server:
+        backend = teacher(server, max_in_flight=16)
+        server.hold = threading.Event()
+        threading.Timer(0.2, server.hold.set).start()
+        responses, _ = journal.ask(backend, questions(64), "n")
+    assert all(response.failure is None for response in responses)
+    assert backend.gate is not None and backend.gate.cuts == 1
+
+
+def test_a_key_is_named_and_found_nowhere(journal, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("TEACHER_KEY", CANARY)
+    caplog.set_level(logging.DEBUG)
+
+    def echo(body, sound):
+        sound["choices"][0]["message"]["content"] = f"your key is {CANARY}"
+        return sound
+
+    echoes = '{"error": "{authorization}"}'
+    said = []
+    for server in (
+        FaultServer(reply=echo),
+        FaultServer(status=(400, echoes)),
+        FaultServer(status=(500, echoes)),
+        FaultServer(status=(200, echoes)),
+        FaultServer(status=(401, echoes)),
+    ):
+        with server:
+            backend = teacher(server, api_key_env="TEACHER_KEY", attempts=2)
+            try:
+                responses, _ = journal.ask(backend, questions(2), "n")
+                assert all(response.failure for response in responses)
+                said += [repr(response) for response in responses]
+            except TeacherError as error:
+                said += [str(error), repr(error), repr(error.__dict__)]
+            said += [repr(backend), repr(vars(backend))]
+    monkeypatch.delenv("TEACHER_KEY")
+    with pytest.raises(TeacherError, match="TEACHER_KEY is not set"):
+        journal.ask(backend, questions(2), "n")
+    assert CANARY not in "\n".join(said) + caplog.text
+    for path in tmp_path.rglob("*"):  # the write-ahead log included
+        assert CANARY.encode() not in path.read_bytes()
+
+
+def test_another_model_than_before(journal):
+    with FaultServer(model="test-model-2026-01-01") as server:
+        journal.ask(teacher(server, served_model="pin"), questions(3), "n")
+        server.model = "test-model-2026-02-02"
+        with pytest.raises(TeacherError, match="'test-model-2026-01-01', and now the server answers as .*02-02"):
+            journal.ask(teacher(server, served_model="pin"), questions(40), "n")
+        assert outcomes(journal)["answered"] == 3
+        responses, _ = journal.ask(teacher(server, served_model="warn"), questions(10), "n")
+    assert journal.served("teacher") == {"test-model-2026-01-01": 3, "test-model-2026-02-02": 7}
+    assert all(response.failure is None for response in responses)
+
+
+def test_two_runs_never_pay_for_one_question(tmp_path):
+    """What one run has on the wire, the other waits for; each asks the rest."""
+    path = tmp_path / "journal.sqlite"
+    results = {}
+
+    def first():
+        with Journal(path) as one:
+            results["first"] = one.ask(teacher(server), questions(4), "n")
+
+    with FaultServer() as server:
+        server.hold = threading.Event()
+        thread = threading.Thread(target=first)
+        thread.start()
+        while server.requests < 4:
+            thread.join(0.01)
+        with Journal(path, patience=30) as two:
+            # The first run's answers come once the second one has begun to wait, having asked only what is its own.
+            timer = threading.Timer(0.3, server.hold.set)
+            timer.start()
+            responses, infos = two.ask(teacher(server), questions(6), "n")
+        thread.join()
+        timer.join()
+    assert server.requests == 6 and max(server.billed.values()) == 1
+    assert [response.text for response in responses] == [f"answer to question {at}" for at in range(6)]
+    assert [info.reused for info in infos] == [True] * 4 + [False] * 2
+    assert not any(info.reused for info in results["first"][1])
+
+
+def test_a_journal_that_cannot_be_written_stops_the_asking(tmp_path):
+    store = SqliteStore(tmp_path / "journal.sqlite")
+    with FaultServer(latency=0.005) as server:
+        with Journal(tmp_path / "journal.sqlite", store) as journal:
+            pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+            store._db.execute(f"PRAGMA max_page_count = {pages + 30}")
+            with pytest.raises(StoreError, match="full"):
+                journal.ask(teacher(server, max_in_flight=4), questions(5000), "n")
+            kept = outcomes(journal)["answered"]
+            paid = sum(server.billed.values())
+            assert 0 < kept <= paid <= kept + 4
+            store._db.execute("PRAGMA max_page_count = 100000")
+        before = server.requests
+        with Journal(tmp_path / "journal.sqlite") as journal:
+            journal.ask(teacher(server), questions(200), "n")
+        assert server.requests - before == max(0, 200 - kept)
+
+
+def test_rates_are_kept_while_asking(journal):
+    with FaultServer() as server:
+        backend = teacher(server, requests_per_minute=3000, tokens_per_minute=10**6)
+        start = time.monotonic()
+        journal.ask(backend, questions(120), "n")
+        # A burst of 50, then one each 20 ms.
+        assert time.monotonic() - start >= 70 * 60 / 3000 * 0.9
+    assert backend.gate is not None and backend.gate.requests is not None
+
+
+def test_an_interrupted_run_leaves_nothing_open(journal):
+    """Ctrl-C: connections close, claims go back, and what was on the wire is of unknown outcome."""
+
+    def interrupt(done, total):
+        if done >= 20:
+            raise KeyboardInterrupt
+
+    with FaultServer(latency=0.01) as server:
+        with pytest.raises(KeyboardInterrupt):
+            journal.ask(teacher(server, max_in_flight=8), questions(500), "n", interrupt)
+        found = outcomes(journal)
+        assert found["answered"] >= 20 and found["unknown"] <= 8
+        assert sum(server.billed.values()) <= found["answered"] + 8
+        assert not [thread for thread in threading.enumerate() if thread.name == "teacher"]
+        before = server.requests
+        journal.ask(teacher(server), questions(500), "n")
+        assert server.requests - before == 500 - found["answered"]
