@@ -2,7 +2,7 @@
 
     make bench-signal
 
-The teacher has four times the student's parameters; both are random Llamas, the data random tokens of which half are an
+The teacher has 2.9 times the student's parameters; both are random Llamas, the data random tokens of which half are an
 answer. Ours and the peer are the same trainer on the same records and differ in `signals: stored` and `signals: live`
 (the whole vocabulary), so the ratio is what the store saves. Capture time and size stand beside it.
 """

@@ -205,7 +205,7 @@ def _model() -> tuple[Any, list[Any]]:
 
     from distill_dagster.training.data import Example
 
-    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    sizes: dict[str, Any] = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
     model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=4, pad_token_id=0, eos_token_id=1)).eval()
     with torch.no_grad():
         for parameter in model.parameters():

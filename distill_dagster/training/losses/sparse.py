@@ -104,7 +104,7 @@ class _SparseLoss(torch.autograd.Function):
         soft = hard = torch.zeros((), dtype=torch.float64, device=hidden.device)
         buffer = hidden.new_empty(min(step, len(hidden)), size, dtype=kept)
         grad_hidden = torch.empty_like(hidden, dtype=kept) if for_hidden else None
-        grad_head = torch.empty_like(head, dtype=kept) if for_head else None
+        grad_head = torch.empty_like(head, dtype=kept) if for_head and head is not None else None
         grad_bias = torch.zeros_like(bias, dtype=kept) if for_bias else None
         for start in range(0, len(hidden), step):
             part = slice(start, start + step)

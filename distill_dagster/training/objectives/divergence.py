@@ -41,7 +41,7 @@ class Objective:
             return self
 
     def __init__(self, params: Params | None = None) -> None:
-        self.params = params or self.Params()
+        self.params = params or self.Params()  # pyright: ignore[reportCallIssue]
         self.need = Need(self.params.signals, self.params.k, self.params.temperature)
 
     def __call__(self, positions: Positions) -> torch.Tensor:
