@@ -228,7 +228,7 @@ class StudentOptions(Strict):
 
     base: str = Field(
         default="domain:student_base",
-        description="domain:student_base, preset:NAME, a folder, a hub id, or pipeline:NAME@champion (its own: a warm start)",
+        description="domain:student_base, preset:NAME, a folder, a hub id, or pipeline:NAME@champion",
     )
     revision: str | None = None
     vocabulary: int = Field(default=2048, ge=300, description="Size of the tokenizer fitted for a preset")
