@@ -97,6 +97,11 @@ def endpoint_class(teacher: Any) -> EndpointClass:
     url = getattr(endpoint, "url", None) or getattr(teacher, "url", None)
     if url is None:
         return "local" if teacher.backend in LOCAL_BACKENDS else "third_party"
+    return class_of_address(url)
+
+
+def class_of_address(url: str) -> EndpointClass:
+    """`local` for an address of this machine, `third_party` for any other."""
     host = (urlsplit(url).hostname or "").rstrip(".")
     try:
         return "local" if ipaddress.ip_address(host).is_loopback else "third_party"

@@ -74,6 +74,9 @@ class EndpointOptions(Strict):
         default_factory=list, description="Sampling fields that this server refuses"
     )
     extra: dict[str, Any] = Field(default_factory=dict, description="Further fields of every request body")
+    allow_hosts: list[str] = free(
+        default_factory=list, description="Host names that may resolve to a private or otherwise refused address"
+    )
     max_in_flight: int = free(64, ge=1, le=4096, description="Most questions under way at once; adapts downwards")
     requests_per_minute: int | None = free(None, ge=1, description="Most requests in any minute")
     tokens_per_minute: int | None = free(None, ge=1, description="Most tokens a minute, prompts and answers together")

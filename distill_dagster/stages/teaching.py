@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_dagster.config import registry
+from distill_dagster.config.egress import endpoint_class
 from distill_dagster.config.models import TeacherConfig
 from distill_dagster.domains.base import Task
 from distill_dagster.errors import StoreError
@@ -36,6 +37,7 @@ def open_teacher(pipeline: PipelineContext, version: Version) -> Teacher:
             endpoint=teacher.endpoint,
             identity=teacher_model.declared(teacher),
             revision=version.version,
+            egress_class=endpoint_class(teacher),
         )
     return backend(
         teacher_model.weights(pipeline, version),

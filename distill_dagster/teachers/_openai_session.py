@@ -9,15 +9,18 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import socket
 import threading
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from distill_dagster.errors import TeacherError
 from distill_dagster.teachers import _openai_wire as wire
+from distill_dagster.teachers import addresses
 from distill_dagster.teachers._limits import Gate, Stop
 from distill_dagster.teachers.base import Request, Response
 
@@ -31,6 +34,34 @@ GRACE = 5.0
 _HIDDEN = b"[key]"
 
 
+class _Judged(AbstractResolver):
+    """Gives the addresses that were judged, so that a name cannot lead elsewhere between judgement and connection."""
+
+    def __init__(self, checked: addresses.Checked) -> None:
+        self._checked = checked
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """The judged addresses of the one host there is."""
+        if host.casefold().rstrip(".") != self._checked.host:
+            raise OSError(f"{host} was not judged")
+        return [
+            ResolveResult(
+                hostname=host,
+                host=text,
+                port=port,
+                family=socket.AF_INET6 if ":" in text else socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for text in self._checked.addresses
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
 class OpenAISession:
     """A `teachers.base.Session`; made by `Backend.session`.
 
@@ -42,6 +73,7 @@ class OpenAISession:
         self.backend, self.wire = backend, backend.wire
         self._place = f"teacher {backend.identity}"
         self._key = backend.key()
+        self._checked = addresses.check(backend.address, backend.allow_hosts, backend.egress_class)
         self._rng = random.Random()
         self._inbox: deque[tuple[int, Request]] = deque()
         self._out: deque[tuple[int, Response]] = deque()
@@ -159,7 +191,7 @@ class OpenAISession:
             headers[self.backend.key_header] = f"Bearer {self._key}" if bearer else self._key
         return aiohttp.ClientSession(
             headers=headers,
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
+            connector=aiohttp.TCPConnector(limit=0, resolver=_Judged(self._checked)),
             timeout=aiohttp.ClientTimeout(total=self.backend.deadline),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,

@@ -57,7 +57,7 @@ def resolve(host: str, port: int) -> list[str]:
 
 
 def check(
-    url: str, allow: Collection[str] = (), endpoint: EndpointClass = "third_party", resolver: Resolver = resolve
+    url: str, allow: Collection[str] = (), endpoint: EndpointClass = "third_party", resolver: Resolver | None = None
 ) -> Checked:
     """Judge a teacher's address before anything is sent to it.
 
@@ -66,7 +66,7 @@ def check(
         allow: Names of hosts that may resolve to addresses that are refused otherwise.
         endpoint: The class that the teacher declares. `local` may be this machine only; `own_network` may also be
             private addresses; `third_party` only public ones.
-        resolver: How a name becomes addresses.
+        resolver: How a name becomes addresses; `resolve` by default.
 
     Raises:
         ConfigError: The address is malformed, does not resolve, or one of its addresses is refused.
@@ -74,7 +74,7 @@ def check(
     scheme, host, port = _parts(url)
     place = f"teacher address {host}"
     try:
-        texts = list(resolver(host, port))
+        texts = list((resolver or resolve)(host, port))
     except (OSError, UnicodeError) as error:
         raise ConfigError(place, f"it does not resolve ({error}).", "Check the name and the network.") from error
     if not texts:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from distill_dagster.config.egress import EndpointClass, class_of_address
 from distill_dagster.config.endpoint import EndpointOptions
 from distill_dagster.errors import TeacherError
 from distill_dagster.teachers._limits import Gate
@@ -32,6 +33,7 @@ class Backend:
         endpoint: Address, limits, retries; see `EndpointOptions`.
         identity: Declared name of the teacher; with `revision` it enters the journal's key.
         revision: Declared revision; where nothing is declared, something that the address is part of.
+        egress_class: Where questions go; by default what the address says. It bounds what the name may resolve to.
         pause: Seconds of the shortest pause after a failure.
 
     Raises:
@@ -42,7 +44,14 @@ class Backend:
     streams = True
 
     def __init__(
-        self, model: str, *, endpoint: EndpointOptions, identity: str, revision: str = "", pause: float = 0.5
+        self,
+        model: str,
+        *,
+        endpoint: EndpointOptions,
+        identity: str,
+        revision: str = "",
+        egress_class: EndpointClass | None = None,
+        pause: float = 0.5,
     ) -> None:
         self.identity, self.revision, self.pause = identity, revision, pause
         self.pins = endpoint.served_model == "pin"
@@ -65,6 +74,8 @@ class Backend:
             endpoint.extra,
         )
         parts = urlsplit(endpoint.url)
+        self.allow_hosts = tuple(endpoint.allow_hosts)
+        self.egress_class: EndpointClass = egress_class or class_of_address(endpoint.url)
         self.address = urlunsplit(parts._replace(path=parts.path.rstrip("/") + self.wire.path))
 
     def __repr__(self) -> str:
@@ -77,6 +88,7 @@ class Backend:
 
         Raises:
             TeacherError: The key's environment variable is not set, or holds no key.
+            ConfigError: The address may not be connected to; see teachers/addresses.py.
         """
         from distill_dagster.teachers._openai_session import OpenAISession
 

@@ -14,8 +14,9 @@ import pytest
 from fault_server import FaultServer
 from openai_asking import CANARY, outcomes, questions, teacher
 
-from distill_dagster.errors import StoreError, TeacherError
-from distill_dagster.teachers import _limits
+from distill_dagster.config.endpoint import EndpointOptions
+from distill_dagster.errors import ConfigError, StoreError, TeacherError
+from distill_dagster.teachers import _limits, addresses, openai
 from distill_dagster.teachers._journal_sqlite import SqliteStore
 from distill_dagster.teachers.journal import Journal
 
@@ -221,3 +222,34 @@ def test_an_interrupted_run_leaves_nothing_open(journal):
         before = server.requests
         journal.ask(teacher(server), questions(500), "n")
         assert server.requests - before == 500 - found["answered"]
+
+
+@pytest.mark.parametrize(
+    ("resolved", "egress_class", "words"),
+    [
+        (["169.254.169.254"], "own_network", "metadata service"),
+        (["10.1.2.3"], "third_party", "private network"),
+        (["93.184.215.14", "::ffff:127.0.0.1"], "third_party", "this machine"),
+    ],
+)
+def test_an_address_that_may_not_be_connected_to_is_never_asked(monkeypatch, tmp_path, resolved, egress_class, words):
+    monkeypatch.setattr(addresses, "resolve", lambda host, port: resolved)
+    endpoint = EndpointOptions(url="http://teacher.example.org/v1")
+    model = openai.Backend("m", endpoint=endpoint, identity="t", egress_class=egress_class)
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        with pytest.raises(ConfigError, match=words):
+            journal.ask(model, [*questions(1)], "n")
+        assert journal.store.attempts() == []
+
+
+def test_a_name_that_is_allowed_leads_to_the_judged_address(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(addresses, "resolve", lambda host, port: asked.append(host) or ["127.0.0.1"])
+    with FaultServer() as server:
+        endpoint = EndpointOptions(
+            url=f"http://teacher.example.org:{server.port}/v1", allow_hosts=["teacher.example.org"]
+        )
+        model = openai.Backend("test-model", endpoint=endpoint, identity="t")
+        with Journal(tmp_path / "journal.sqlite") as journal:
+            (answer,), _ = journal.ask(model, [*questions(1)], "n")
+        assert answer.failure is None and server.requests == 1 and asked == ["teacher.example.org"]
