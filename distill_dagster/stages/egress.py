@@ -15,8 +15,7 @@ from distill_dagster.lineage.engine import Job
 from distill_dagster.privacy.mask import VERSION
 from distill_dagster.records import tables
 from distill_dagster.stages.context import PipelineContext
-from distill_dagster.stages.teacher_model import is_teacher
-from distill_dagster.teachers.base import Request, Response, Teacher
+from distill_dagster.teachers.base import Request, Response
 from distill_dagster.teachers.egress import Gate, Look, refusal, status
 from distill_dagster.teachers.journal import CallInfo
 
@@ -88,17 +87,17 @@ class Passed:
 
 
 def look(
-    pipeline: PipelineContext, model: Teacher | None, requests: Sequence[Request], origins: Sequence[Origin] | None
+    pipeline: PipelineContext, requests: Sequence[Request], origins: Sequence[Origin] | None, student: bool = False
 ) -> Passed:
     """Look at every question before it is asked.
 
     Args:
-        pipeline: Whose source.
-        model: Who is asked: the pipeline's teacher (None: one that is yet to be made), or its student, which is here.
+        pipeline: Whose source and teacher.
         requests: The questions.
         origins: The seed records that each was made of; None where the caller does not know.
+        student: They are put to the pipeline's student, whose weights are on this machine, not to its teacher.
     """
-    here = gate(pipeline, local=model is not None and not is_teacher(pipeline, model))
+    here = gate(pipeline, local=student)
     looks, rows = [], []
     for number, request in enumerate(requests):
         origin = None if origins is None else origins[number]

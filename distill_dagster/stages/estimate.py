@@ -117,7 +117,7 @@ def estimate(project: Project, name: str) -> Estimate:
                 later.append(block.name)
     items = eval_report.test_items(versions["eval_set"], set(pipeline.tasks), pipeline.config.evaluation.max_items)
     questions = eval_report.teacher_requests(pipeline, prompts_by(versions["prompt_set"]), items)
-    passed = egress.look(pipeline, teacher, questions, [[item] for item in items])
+    passed = egress.look(pipeline, questions, [[item] for item in items])
     asked.append((f"{pipeline.key}/eval_report", passed.requests))
     tariff = metering.tariff_of(pipeline)
     count = _counter(pipeline, version)
@@ -148,7 +148,7 @@ def _foreseen(
             questions = teacher_outputs.addressed(owner, material, kind, questions)
             theirs = [question for question in questions if question.who == "teacher"]
             requests = [question.request for question in theirs]
-            passed = egress.look(owner, teacher, requests, egress.origins(theirs, seeds, inputs))
+            passed = egress.look(owner, requests, egress.origins(theirs, seeds, inputs))
             found += passed.requests
             answers = None
             if teacher is not None and len(passed.requests) == len(questions):

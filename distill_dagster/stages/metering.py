@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from distill_dagster.stages.context import PipelineContext
-from distill_dagster.stages.teacher_model import is_teacher
 from distill_dagster.teachers._journal import JournalStore
 from distill_dagster.teachers.base import Request, Teacher, request_key
 from distill_dagster.teachers.budget import Budgeted
@@ -23,9 +22,7 @@ def tariff_of(pipeline: PipelineContext) -> Tariff | None:
 
 
 def metered(pipeline: PipelineContext, teacher: Teacher, store: JournalStore, requests: Sequence[Request]) -> Teacher:
-    """The teacher with its prices and its budget, ready to be asked these questions; a student costs nothing."""
-    if not is_teacher(pipeline, teacher):
-        return teacher
+    """The teacher with its prices and its budget, ready to be asked these questions."""
     tariff = tariff_of(pipeline)
     if tariff is not None:
         teacher = Priced(teacher, tariff)
@@ -39,7 +36,7 @@ def note_paid(
     notes: dict[str, Any], pipeline: PipelineContext, teacher: Teacher, store: JournalStore, requests: Sequence[Request]
 ) -> None:
     """Add what these questions have cost, in this run or an earlier one, to the notes of a run."""
-    if pipeline.prices is None or not is_teacher(pipeline, teacher):
+    if pipeline.prices is None:
         return
     keys = sorted({request_key(teacher, request, pipeline.namespace) for request in requests})
     paid = notes.setdefault("paid", {"currency": pipeline.prices.currency, "cost_micros": 0})

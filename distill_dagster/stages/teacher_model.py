@@ -16,7 +16,6 @@ from distill_dagster.stages import models, training
 from distill_dagster.stages.context import PipelineContext, prompts_by
 from distill_dagster.storage.store import Version
 from distill_dagster.teachers import recorded
-from distill_dagster.teachers.base import Teacher
 
 VERSION = "2"
 
@@ -76,11 +75,6 @@ def endpoint_identity(teacher: TeacherConfig) -> dict[str, Any]:
 def declared(teacher: TeacherConfig) -> str:
     """The declared name of an API teacher, as the journal lists it: name, model, revision."""
     return f"{teacher.name} {teacher.model}" + (f"@{teacher.revision}" if teacher.revision is not None else "")
-
-
-def is_teacher(pipeline: PipelineContext, model: Teacher) -> bool:
-    """Whether a model that is asked is the pipeline's teacher, not its student."""
-    return model.identity in (pipeline.teacher.name, declared(pipeline.teacher))
 
 
 def is_local(pipeline: PipelineContext) -> bool:

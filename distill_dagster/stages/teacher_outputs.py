@@ -171,7 +171,9 @@ def _ask(
             continue
         requests = [questions[at].request for at in mine]
         behind = [origins[at] for at in mine]
-        responses, infos, spent = teaching.ask(job, pipeline, model, requests, f"{who}: {note}", behind)
+        responses, infos, spent = teaching.ask(
+            job, pipeline, model, requests, f"{who}: {note}", behind, student=who == "student"
+        )
         book.paid += spent
         answered.update(zip(mine, zip(responses, infos, strict=True), strict=True))
     answers = []

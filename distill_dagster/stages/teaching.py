@@ -87,22 +87,25 @@ def ask(
     requests: Sequence[Request],
     note: str,
     origins: Sequence[egress.Origin] | None = None,
+    student: bool = False,
 ) -> tuple[list[Response], list[CallInfo], int]:
     """Ask through the egress gate and the namespace's journal; known answers cost nothing.
 
-    `origins` are the seed records that each question was made of. The stage seals the gate's looks: `egress.write`.
+    `origins` are the seed records that each question was made of. With `student` the questions are put to the
+    pipeline's student: its weights are here, and it has no price. The stage seals the gate's looks: `egress.write`.
 
     Returns:
         Responses and infos in the order of the requests, and the micro-units that the journal says were paid here.
     """
-    passed = egress.look(pipeline, teacher, requests, origins)
+    passed = egress.look(pipeline, requests, origins, student)
     with open_journal(job.services.state) as journal:
         earlier = journal.served(teacher.identity)
-        metered = metering.metered(pipeline, teacher, journal.store, passed.requests)
+        metered = teacher if student else metering.metered(pipeline, teacher, journal.store, passed.requests)
         responses, infos = journal.ask(
             metered, passed.requests, pipeline.namespace, progress=lambda done, total: job.progress(done, total, note)
         )
-        metering.note_paid(job.notes, pipeline, metered, journal.store, passed.requests)
+        if not student:
+            metering.note_paid(job.notes, pipeline, metered, journal.store, passed.requests)
         if teacher_is_remote(teacher):
             note_served(job, earlier, responses)
         return *passed.answers(job, responses, infos), journal.spent()

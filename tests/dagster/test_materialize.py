@@ -120,7 +120,7 @@ def test_records_are_shown_only_where_the_source_says_so(parcels: Tiny) -> None:
 def test_checks_passed(instance: dg.DagsterInstance) -> None:
     checks = build_definitions().resolve_asset_graph().asset_check_keys
     found = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(checks))
-    assert set(found) == set(checks) and len(checks) == 20
+    assert set(found) == set(checks) and len(checks) == 21
     for key, record in found.items():
         assert record.event and record.event.dagster_event
         assert record.event.dagster_event.asset_check_evaluation_data.passed, key

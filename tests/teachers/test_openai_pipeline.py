@@ -113,7 +113,7 @@ def test_what_is_asked_again_after_which_change(server, project):
     (config / "second.yaml").write_text((config / "pipeline.yaml").read_text("utf-8") + "name: second\n", "utf-8")
     assert asked(server, Tiny(project.folder, "second")) == 0
     assert notes(Tiny(project.folder, "second"))["calls"] == {
-        **dict.fromkeys(("asked", "failed", "input_tokens", "output_tokens", "cost_micros"), 0),
+        **dict.fromkeys(("asked", "failed", "refused", "input_tokens", "output_tokens", "cost_micros"), 0),
         "reused": count,
     }
     # another namespace
@@ -188,7 +188,8 @@ def test_failed_questions_are_recorded_with_their_class_and_asked_again(server, 
     assert kept is not None
     assert sum(row["origin"] == "teacher" for row in kept[0].table("example").to_pylist()) <= 20
     database = sqlite3.connect(project.settings.state / "journal.sqlite")
-    assert database.execute("SELECT count(*), count(detail) FROM quarantine").fetchone() == (23, 23)
+    put_aside, with_detail = database.execute("SELECT count(*), count(detail) FROM quarantine").fetchone()
+    assert put_aside == with_detail and put_aside in (23, 24)  # the other request in flight may have come back too
     database.close()
 
 
