@@ -9,7 +9,7 @@ meant.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from distill_dagster.config.models import Block, identity
 from distill_dagster.filtering import engine
@@ -78,6 +78,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
             for row in evals.select(["record_id", "task", "messages"]).to_pylist()
         ],
         verify=pipeline.source.domain.verify,
+        folder=pipeline.folder,
     )
     won = [row for row in rows if row["verdict"] == "ok"]
     rules = [block for block in pipeline.config.filtering if block.name not in COPIES]
@@ -107,10 +108,17 @@ def _sides(row: dict[str, Any], better: bool) -> tuple[str, str]:
     return side, row[side]
 
 
+class _Side(NamedTuple):
+    """One side of a comparison: its decision, and what is read and said, masked where a rule masks."""
+
+    decision: dict[str, Any]
+    text: dict[str, Any]
+
+
 def _looks(
     won: Rows, better: bool, rules: Sequence[Block], pipeline: PipelineContext, context: Context
-) -> dict[int, dict[str, Any]]:
-    """The decision on one side of each comparison, by its number."""
+) -> dict[int, _Side]:
+    """The decision on one side of each comparison, by its number, and the side as the rules rewrote it."""
     candidates = []
     for row in won:
         side, text = _sides(row, better)
@@ -129,13 +137,14 @@ def _looks(
             }
         )
     outcome = engine.run(tables.build("candidate", candidates), rules, pipeline.config.filtering_mode, context)
-    return {row["candidate_no"]: row for row in outcome.decisions.to_pylist()}
+    asked = {row["candidate_no"]: outcome.rewritten.get(row["candidate_no"], row) for row in candidates}
+    return {row["candidate_no"]: _Side(row, asked[row["candidate_no"]]) for row in outcome.decisions.to_pylist()}
 
 
 def _decided(
     rows: Rows,
-    chosen: dict[int, dict[str, Any]],
-    rejected: dict[int, dict[str, Any]],
+    chosen: dict[int, _Side],
+    rejected: dict[int, _Side],
     inheritance: Inheritance,
 ) -> tuple[Rows, Rows]:
     """A DECISION row for each comparison (`candidate_no` is its number), and a PREFERENCE row for each kept one.
@@ -154,7 +163,7 @@ def _decided(
         if row["verdict"] != "ok":
             decisions.append({**body, "verdict": "drop", "reason": row["verdict"], "looks": []})
             continue
-        best, worst = chosen[number], rejected[number]
+        best, worst = chosen[number].decision, rejected[number].decision
         looks = [*best["looks"], *worst["looks"]]
         reason = f"chosen: {best['reason']}" if best["verdict"] != "keep" else None
         if reason is None and worst["verdict"] != "keep":
@@ -167,21 +176,20 @@ def _decided(
         decisions.append({**body, "verdict": "drop" if reason else "keep", "reason": reason, "looks": looks})
         if reason is None:
             known.add((row["seed_record_id"], *sides))
-            pairs.append(_pair(row, inheritance))
+            pairs.append(_pair(row, chosen[number].text, rejected[number].text, inheritance))
     return decisions, pairs
 
 
-def _pair(row: dict[str, Any], inheritance: Inheritance) -> dict[str, Any]:
-    better, best = _sides(row, True)
-    worse, worst = _sides(row, False)
+def _pair(row: dict[str, Any], best: dict[str, Any], worst: dict[str, Any], inheritance: Inheritance) -> dict[str, Any]:
+    better, worse = _sides(row, True)[0], _sides(row, False)[0]
     return {
         "seed_no": row["seed_no"],
         "seed_record_id": row["seed_record_id"],
         "task": row["task"],
         "split": "train",
-        "messages": row["messages"],
-        "chosen": best,
-        "rejected": worst,
+        "messages": best["messages"][:-1],
+        "chosen": best["answer"],
+        "rejected": worst["answer"],
         "chosen_call_no": row[f"{better}_call_no"],
         "rejected_call_no": row[f"{worse}_call_no"],
         "chosen_score": row[f"{better}_score"],

@@ -193,6 +193,18 @@ def test_gold_seeds_and_several_licences(tmp_path: Path, teacher: RuleTeacher) -
     assert {len(row["source_id"].split("\n")) for row in examples} <= {1, 2}
 
 
+def test_pairs_are_masked_like_examples(tmp_path: Path, teacher: RuleTeacher) -> None:
+    rules = "filtering: [{name: pii, action: mask}, verifier]"
+    project = written(tmp_path / "masked", "knowledge: [{name: feedback, samples: 2}]\n", rules)
+    lines = [{**row, "text": f"{row['text']} Ask anna.smith@mail-post.net."} for row in project.lines("seeds.jsonl")]
+    tiny.write_lines(project.folder / "assets_config" / "seeds.jsonl", lines)
+    pairs = table(project.run([*DATA, "preference_pairs"])["preference_pairs"], "preference")
+    assert len(pairs) > 10
+    for row in pairs:
+        assert "mail-post" not in str(row) and "[EMAIL_1]" in str(row["messages"])
+        assert row["chosen"] != row["rejected"] and row["chosen"] in ("red", "green")
+
+
 def test_a_changed_seed_asks_few_questions_again(tmp_path: Path, teacher: RuleTeacher) -> None:
     project = written(tmp_path / "changed", "knowledge: [labeling, {name: feedback, samples: 2}]\n")
     first = project.run(DATA)["teacher_outputs"].record["notes"]["calls"]
