@@ -35,11 +35,11 @@ GROUPS = {
 NAMES = sorted(set().union(*GROUPS.values()))
 #: Checks of each artifact, as the graph counts them.
 CHECKS = {
-    "seed_set": 2,
-    "eval_set": 3,
+    "seed_set": 3,
+    "eval_set": 4,
     "prompt_set": 2,
-    "teacher_outputs": 3,
-    "filtered_dataset": 2,
+    "teacher_outputs": 5,
+    "filtered_dataset": 3,
     "student_checkpoint": 1,
     "control_checkpoint": 1,
     "eval_report": 2,

@@ -12,6 +12,7 @@ pytestmark = [pytest.mark.needs_torch, pytest.mark.slow]
 
 BASE = 'base: "preset:nano"'
 OWN = "base: pipeline:parcels@champion"
+GATE = ("floor_over_chance: -1.0", "floor_over_chance: -1.0, delta: 1.0")
 
 
 def start(project: Tiny) -> str:
@@ -24,6 +25,7 @@ def test_a_warm_start(parcels: Tiny) -> None:
     (first,) = parcels.champions()
     parcels.edit("pipeline.yaml", BASE, OWN)
     assert check(parcels.settings.config) == []
+    parcels.edit("pipeline.yaml", *GATE)  # such a student knows nothing, and may come out worse
     assert parcels.unfresh() == set(tiny.STUDENT)
     parcels.run()
     assert start(parcels) == first
