@@ -12,6 +12,7 @@ import sqlite3
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,7 +144,11 @@ def test_ten_thousand_identifiers_stay_here(place: Place) -> None:
     # The words around them arrive, so nothing was hidden by holding everything back.
     assert all(sum(word in body for word in WORDS) >= 4 and "Case" in body for body in bodies)
     assert sum(body.count(" ;") for body in bodies) == sum(text.count(" ;") for text in texts)
-    journal = (place.tiny.settings.state / "journal.sqlite").read_bytes().decode("utf-8", "replace")
+    # What was said, not the file's bytes: digits of times and keys look like anybody's.
+    with closing(sqlite3.connect(place.tiny.settings.state / "journal.sqlite")) as database:
+        rows = database.execute("SELECT text FROM answer UNION ALL SELECT detail FROM quarantine").fetchall()
+        assert len(rows) == 500
+    journal = "\n".join(str(row[0]) for row in rows)
     for place_of_leak in ("\n".join(bodies), b"\n".join(place.server.bodies).decode(), journal):
         found = {size: grams(bare(place_of_leak), size) for size in (7, 9)}
         for value in values:

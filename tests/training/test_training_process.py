@@ -131,7 +131,8 @@ def test_an_exception_in_the_parent_kills_the_whole_group(tmp_path: Path) -> Non
 
 
 PARENT = """
-import subprocess, sys
+import signal, subprocess, sys
+signal.signal(signal.SIGTERM, signal.SIG_DFL)  # whoever started the tests may have it ignored
 from distill_dagster.training.launch import launch
 launch({{"recipe": {{}}}}, {work!r}, start=lambda argv, **o: subprocess.Popen([sys.executable, "-c", {child!r}], **o))
 """
