@@ -185,7 +185,7 @@ def test_refused_questions_are_rows_and_nothing_else(place: Place) -> None:
     calls = [row for row in outputs.version.side_table(outputs.run, "call").to_pylist() if row["status"] == "refused"]
     assert [(row["request_key"], row["sent_at"], row["cost_micros"]) for row in calls] == [(None, None, 0)] * 30
     assert outputs.record["notes"]["calls"]["asked"] == len(clean)
-    with sqlite3.connect(place.tiny.settings.state / "journal.sqlite") as journal:
+    with closing(sqlite3.connect(place.tiny.settings.state / "journal.sqlite")) as journal:
         assert journal.execute("select count(*) from attempt").fetchone() == (len(clean),)
     funnel = dataset.record["notes"]["funnel"]
     assert funnel["refused"] == 30 and funnel["candidates"] == len(texts) + len(clean)
