@@ -255,7 +255,7 @@ def _packed() -> Finding:
     places = torch.tensor([[number for example in examples for number in range(len(example.ids))]])
     states = model.get_decoder()(input_ids=ids, position_ids=places, use_cache=False).last_hidden_state
     where, labels, weight, rows = positions(ids, weights)
-    packed = type(padded)(states[0][where], labels, weight, rows, padded.record_ids, model.get_output_embeddings())
+    packed = type(padded)(states[0][where], labels, weight, rows, padded.examples, model.get_output_embeddings())
     says = "records packed into one row do not see each other"
     return Finding("packed = padded", says, _apart(_loss(model, Objective()(packed)), ours), 1e-5)
 

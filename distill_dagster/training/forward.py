@@ -74,7 +74,7 @@ class Forward:
             labels=labels,
             weights=weight,
             rows=rows,
-            record_ids=[example.record_id for example in examples],
+            examples=examples,
             project=lambda states: self._project(states, view),
             head=self._head(view),
         )

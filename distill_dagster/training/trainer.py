@@ -18,7 +18,9 @@ from distill_dagster.config.models import Recipe, identity
 from distill_dagster.errors import TrainingError
 from distill_dagster.records.identity import digest
 from distill_dagster.training import checkpoint, metrics
-from distill_dagster.training.data import Example, batches
+from distill_dagster.training.data import Example
+from distill_dagster.training.feeds.base import Setting
+from distill_dagster.training.feeds.base import build as build_feed
 from distill_dagster.training.forward import Forward
 from distill_dagster.training.objectives.base import Positions, build
 from distill_dagster.training.schedule import rate
@@ -136,6 +138,8 @@ class _Run:
             betas=(0.9, recipe.beta2),
             foreach=True,
         )
+        asked = [(name, term) for name, (weight, term) in self.terms.items() if weight]
+        self.feed = build_feed(asked, Setting(model, tokenizer, examples, recipe))
         self.log = folder / metrics.FILE
         self.means = metrics.Means()
         self.step = self.tokens = self.learned = 0
@@ -145,14 +149,12 @@ class _Run:
     def go(self, validation: Sequence[Example], progress: Progress | None) -> dict[str, Any]:
         recipe, resumed = self.recipe, self._resume()
         before = None if resumed or not validation else self.loss(validation)
-        lengths = [len(example.ids) for example in self.examples]
         self.model.train()
         started, since, tokens = time.perf_counter() - self.elapsed, time.perf_counter(), 0
-        for batch in itertools.islice(batches(lengths, recipe.batch_tokens, recipe.seed), self.step, recipe.steps):
-            chosen = [self.examples[index] for index in batch]
+        for chosen in itertools.islice(self.feed.batches(self.step), recipe.steps - self.step):
             values = self._update(chosen)
             self.step += 1
-            seen = sum(lengths[index] for index in batch)
+            seen = sum(len(example.ids) for example in chosen)
             self.tokens, tokens = self.tokens + seen, tokens + seen
             self.means.add(values)
             now = time.perf_counter()
@@ -169,7 +171,7 @@ class _Run:
             "first_loss": rows[0]["loss"],
             "loss": rows[-1]["loss"],
             "examples": len(self.examples),
-            "epochs": self.tokens / sum(lengths),
+            "epochs": self.tokens / sum(len(example.ids) for example in self.examples),
             "tokens": self.tokens,
             "answer_tokens": self.learned,
             "parameters": sum(entry.numel() for entry in self.parameters.values()),
@@ -274,6 +276,7 @@ class _Run:
             "learned": self.learned,
             "elapsed": self.elapsed,
             "means": self.means.sums,
+            "feed": self.feed.state(),
         }
         weights = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         moments["random"] = torch.get_rng_state()
@@ -292,6 +295,7 @@ class _Run:
                 key.rsplit("/", 1)[1]: value for key, value in found.optimizer.items() if key.startswith(f"{name}/")
             }
         torch.set_rng_state(found.optimizer["random"])
+        self.feed.restore(found.state.get("feed") or {})
         self.step, self.tokens, self.learned = (int(found.state[key]) for key in ("step", "tokens", "learned"))
         self.elapsed = float(found.state["elapsed"])
         self.means = metrics.Means(found.state["means"])

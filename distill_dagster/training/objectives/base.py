@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -16,6 +16,8 @@ from distill_dagster.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
+    from distill_dagster.training.data import Example
+
 PACKAGE = "distill_dagster.training.objectives"
 
 
@@ -28,7 +30,7 @@ class Positions:
         labels: The token to predict, R.
         weights: Its loss weight, R, none of them 0.
         rows: The example of the batch each position belongs to, R.
-        record_ids: Record of each example of the batch.
+        examples: The examples of the batch.
         project: From hidden states to logits; objectives that need only some columns may do without.
         head: Output layer (V × H, in the precision of its matrix products) and bias (V, or None), for objectives that
             never hold all logits; None where `hidden` holds logits already.
@@ -39,10 +41,15 @@ class Positions:
     labels: torch.Tensor
     weights: torch.Tensor
     rows: torch.Tensor
-    record_ids: list[str]
+    examples: Sequence[Example]
     project: Callable[[torch.Tensor], torch.Tensor]
     head: tuple[torch.Tensor, torch.Tensor | None] | None = None
     signals: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def record_ids(self) -> list[str]:
+        """Record of each example of the batch."""
+        return [example.record_id for example in self.examples]
 
     @cached_property
     def logits(self) -> torch.Tensor:
@@ -74,7 +81,8 @@ class Objective(Protocol):
     """One term of a training loss. A term of weight w adds w times its value.
 
     A term with parameters has a class `Params` (a config model) and takes one; a term that learns from a teacher's
-    probabilities says so in `need`.
+    probabilities says so in `need`; one that learns from other batches than the records themselves names them in
+    `feed` (`distill_dagster.training.feeds`).
     """
 
     def __call__(self, positions: Positions) -> torch.Tensor:
