@@ -14,6 +14,16 @@ def free(default: Any = ..., **kwargs: Any) -> Any:
     return Field(default, json_schema_extra={"identity": False}, **kwargs)
 
 
+#: Marks a field that is identity only where it is not at its default.
+LATER = "later"
+
+
+def later(default: Any, **kwargs: Any) -> Any:
+    """An identity field of a newer release: at its default it means what its absence meant, so nothing made before
+    it becomes stale."""
+    return Field(default, json_schema_extra={"identity": LATER}, **kwargs)
+
+
 class Strict(BaseModel):
     """Unknown keys are errors; values are not coerced across types except int to float; floats are finite."""
 
@@ -37,7 +47,14 @@ def identity(model: BaseModel) -> dict[str, Any]:
         extra = info.json_schema_extra
         if isinstance(extra, dict) and extra.get("identity") is False:
             continue
-        kept[name] = strip(getattr(model, name))
+        value = getattr(model, name)
+        if (
+            isinstance(extra, dict)
+            and extra.get("identity") == LATER
+            and value == info.get_default(call_default_factory=True)
+        ):
+            continue
+        kept[name] = strip(value)
     for name, value in (model.model_extra or {}).items():
         kept[name] = strip(value)
     return kept

@@ -9,6 +9,7 @@ from distill_dagster.config.check import check, render
 from distill_dagster.config.load import load_project
 from distill_dagster.config.models import Block, DataFile, Recipe, identity
 from distill_dagster.config.problems import Problem
+from distill_dagster.config.strict import Strict, later
 from distill_dagster.config.yaml_reader import Document, read
 from distill_dagster.domains.registry import Domains
 
@@ -96,3 +97,16 @@ def test_rendering(found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     text = render(problems, tmp_path)
     assert text == "teacher.yaml:3: backand: unknown key 'backand'. Did you mean 'backend'?\n1 problem."
+
+
+def test_a_later_field_counts_once_it_is_used() -> None:
+    class Old(Strict):
+        steps: int = 3
+
+    class New(Strict):
+        steps: int = 3
+        patience: int = later(0, description="in a newer release")
+        parts: dict[str, int] = later({}, description="in a newer release")
+
+    assert identity(New()) == identity(Old()) == identity(New(patience=0)) == {"steps": 3}
+    assert identity(New(patience=2, parts={"a": 1})) == {"steps": 3, "patience": 2, "parts": {"a": 1}}
