@@ -58,7 +58,7 @@ def run(
     select: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only these artifacts, joined by commas or repeated; +NAME: all it is made of as well; NAME+: all made of it."
+            help="Only these, by commas or repeated; +NAME: all it is made of too; NAME+: all made of it too."
         ),
     ] = None,
     limit: Annotated[
