@@ -112,6 +112,9 @@ def _block(block: Block, place: tuple[str, str], key: Key, document: Document) -
 
 
 def _recipe(recipe: Recipe, key: Key, document: Document) -> Iterator[Problem]:
+    if recipe.early_stop is not None and key != ("training",):
+        reason = "validation records are for choices about students; a teacher is fitted on D_T alone."
+        yield document.problem((*key, "early_stop"), reason, "Leave it out.")
     known = blocks(*OBJECTIVES)
     for name, (_, params) in recipe.terms.items():
         at = (*key, "objective", name)

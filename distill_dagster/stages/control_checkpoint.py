@@ -15,7 +15,7 @@ from distill_dagster.config.models import identity
 from distill_dagster.errors import TrainingError
 from distill_dagster.lineage.engine import Job, no_session
 from distill_dagster.lineage.graph import Node, Parent
-from distill_dagster.stages import training
+from distill_dagster.stages import training, validation
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.training.objectives.base import needs
 
@@ -30,6 +30,7 @@ def node(pipeline: PipelineContext) -> Node:
         parents=(
             Parent("data", (pipeline.data, "filtered_dataset"), {"example": ("gold",)}),
             Parent("start", (pipeline.key, "initial_student")),
+            *validation.parents(pipeline),
         ),
         config={**identity(pipeline.config.training), "control": pipeline.config.control.model_dump()},
         make=lambda job: make(job, pipeline),
@@ -43,6 +44,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
     examples = job.inputs["data"].table("example", filters=[("origin", "==", "gold")]).to_pylist()
     multiples = sorted(control.multiples, reverse=True) if control.mode == "auto" and examples else []
     job.draft.write_json("control.json", {"measured": bool(multiples), "multiples": sorted(multiples)})
+    looked = validation.examples(job, pipeline) if multiples else []
     stop = threading.Event()
     first = max(multiples, default=1)
 
@@ -57,6 +59,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
             recipe=longer,
             out=job.draft.content / f"model_{multiple}x",
             name=f"control_{multiple}x",
+            validation=looked,
         )
 
     with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // recipe.threads)) as pool:

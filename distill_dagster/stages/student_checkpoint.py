@@ -8,7 +8,7 @@ from distill_dagster.config.models import identity
 from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
-from distill_dagster.stages import teacher_signals, training
+from distill_dagster.stages import teacher_signals, training, validation
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.training.objectives.base import needs
 
@@ -24,6 +24,7 @@ def node(pipeline: PipelineContext) -> Node:
             Parent("data", (pipeline.data, "filtered_dataset")),
             Parent("start", (pipeline.key, "initial_student")),
             *_teachers(pipeline),
+            *validation.parents(pipeline),
         ),
         config=identity(pipeline.config.training),
         make=lambda job: make(job, pipeline),
@@ -65,5 +66,6 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         out=job.draft.content / "model",
         name="student",
         teaching=_teaching(job, pipeline),
+        validation=validation.examples(job, pipeline),
     )
     job.notes["counts"] = {"examples": len(examples), "origins": laws.counts(row["origin"] for row in examples)}

@@ -20,9 +20,9 @@ class Feed:
         self.setting = setting
 
     def batches(self, step: int) -> Iterator[list[Example]]:
-        """The batches from optimizer step `step` on."""
+        """The batches after the first `step` ones."""
         examples, recipe = self.setting.examples, self.setting.recipe
-        order = batches([len(example.ids) for example in examples], recipe.batch_tokens, recipe.seed)
+        order = batches([len(example.ids) for example in examples], recipe.batch_tokens, recipe.seed, recipe.packing)
         for batch in itertools.islice(order, step, None):
             yield [examples[index] for index in batch]
 
