@@ -45,12 +45,13 @@ def told(place: str, recipe: Recipe, batches: Sequence[Sequence[Example]], where
     except (MemoryError, RuntimeError) as error:
         if not exhausted(error):
             raise
-        lengths = [len(example.ids) for batch in batches for example in batch]
+        longest = max((len(example.ids) for batch in batches for example in batch), default=0)
+        said = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         raise TrainingError(
             place,
-            f"out of memory on {where}: a batch of up to {recipe.batch_tokens:,} tokens, the longest record "
-            f"{max(lengths, default=0):,} ({str(error).splitlines()[0][:160] if str(error) else type(error).__name__}).",
-            advice(recipe, max(lengths, default=0)),
+            f"out of memory on {where}: batches of up to {recipe.batch_tokens:,} tokens, the longest record {longest:,} "
+            f"({said}).",
+            advice(recipe, longest),
         ) from error
 
 
@@ -59,10 +60,8 @@ def advice(recipe: Recipe, longest: int) -> str:
     steps = []
     half = max(64, recipe.batch_tokens // 2)
     if half >= longest and half < recipe.batch_tokens:
-        steps.append(
-            f"halve batch_tokens to {half} and double accumulate to {recipe.accumulate * 2}: as much a step in half the "
-            "memory"
-        )
+        more = recipe.accumulate * 2
+        steps.append(f"halve batch_tokens to {half} and double accumulate to {more}: as much a step in half the memory")
     if longest > 64:
         steps.append(f"let a filter drop long records and lower max_length (now {recipe.max_length})")
     if recipe.precision == "fp32":

@@ -49,7 +49,7 @@ def line(examples: Sequence[Example]) -> Layout:
 
 
 def rows(examples: Sequence[Example], padding: int, width: int | None = None) -> Layout:
-    """Examples in their order in rows of `width` (the longest example's length), each in the last row if it has room."""
+    """Examples in order in rows of `width` (by default the longest one's length), each in the last row with room."""
     width = width or max(len(example.ids) for example in examples)
     filled: list[list[int]] = [[]]
     room = width

@@ -54,8 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     if len(given) != 1:
         print("usage: python -m distill_dagster.training.process TASK.json", file=sys.stderr)
         return 1
-    several = int(os.environ.get("WORLD_SIZE") or 1) > 1
-    if os.environ.get(WATCH) == "1" or several:
+    if os.environ.get(WATCH) == "1" or _several():
         watch(stdin=os.environ.get(WATCH) == "1")
     task = json.loads(Path(given[0]).read_text(encoding="utf-8"))
     work = Path(task["work"])
@@ -67,6 +66,10 @@ def main(arguments: list[str] | None = None) -> int:
     except LeaseError as error:
         print(error, file=sys.stderr)
         return HELD
+
+
+def _several() -> bool:
+    return int(os.environ.get("WORLD_SIZE") or 1) > 1
 
 
 def _rank() -> int:
@@ -89,12 +92,15 @@ def _held(task: dict[str, Any], work: Path) -> int:
         }
     except Exception as error:
         traceback.print_exc()
+        # What gloo and NCCL say where another process is gone.
+        lost = "another process of this run was lost. " if "onnection" in str(error) and _several() else ""
         result = {
             "ok": False,
             "kind": "TrainingError",
             "place": str(task.get("name") or work),
-            "reason": f"{type(error).__name__}: {error}.",
-            "next_step": f"The whole traceback is in {work / 'log.txt'}.",
+            "reason": f"{lost}{type(error).__name__}: {error}.",
+            "next_step": ("Run again: it resumes from its last checkpoint. " if lost else "")
+            + f"The whole traceback is in {work / 'log.txt'}.",
         }
     if result["ok"] and _rank():
         return 0

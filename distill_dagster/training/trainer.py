@@ -144,7 +144,7 @@ class _Run:
         self.terms = {
             name: (weight, term) for name, (weight, term) in built.items() if weight or not getattr(term, "need", None)
         }
-        # Validation records are no pairs or rollouts, and nobody asked a teacher about them: there the labels alone count.
+        # Validation records are no pairs or rollouts, and nobody asked a teacher about them: their labels alone count.
         taught = any(getattr(term, "need", None) or hasattr(term, "feed") for _, term in self.terms.values())
         self.judges = {"sft": (1.0, build("sft", {}))} if taught else self.terms
         self.forward = Forward(model, recipe.precision, recipe.packing)

@@ -1,4 +1,4 @@
-"""What a recipe says about the run itself, from YAML: early stop, packing, several batches a step, several processes."""
+"""What a recipe says about the run itself, from YAML: early stop, packing, several batches a step."""
 
 import json
 from pathlib import Path
