@@ -12,6 +12,7 @@ from distill_dagster.evaluation import baselines, metrics, protocol, report
 from distill_dagster.evaluation.examine_model import measure
 from distill_dagster.knowledge import prompts as prompting
 from distill_dagster.knowledge.base import Question
+from distill_dagster.knowledge.labeling import split_rationale
 from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
@@ -27,6 +28,8 @@ from distill_dagster.teachers.base import Request
 VERSION = "1"
 
 Rows = list[dict[str, Any]]
+#: Room for the explanation of a student that gives one before it answers.
+RATIONALE_TOKENS = 256
 
 
 def node(pipeline: PipelineContext) -> Node:
@@ -171,7 +174,10 @@ def _model_outputs(
     control = job.inputs["control"]
     for multiple in json.loads(control.local("control.json").read_text("utf-8"))["multiples"]:
         folders[f"control_{multiple}"] = control.local(f"model_{multiple}x")
-    settings = [{"max_new_tokens": tasks[item["task"]].max_new_tokens} for item in items]
+    # A student that explains first needs room for it, and only what follows is its answer.
+    worked = pipeline.config.training.rationale.mode == "in_answer"
+    room = RATIONALE_TOKENS if worked else 0
+    settings = [{"max_new_tokens": tasks[item["task"]].max_new_tokens + room} for item in items]
     for arm, place in folders.items():
         model = teaching.open_student(place, arm, pipeline)
         outputs[arm], used = measure(
@@ -180,6 +186,8 @@ def _model_outputs(
             settings,
             progress=lambda done, total, arm=arm: job.progress(done, total, f"{arm} on test items"),
         )
+        if worked:
+            outputs[arm] = [said if (answer := split_rationale(said)[1]) is None else answer for said in outputs[arm]]
         resources[arm] = {
             "parameters": folder.parameters(place),
             "bytes": sum(path.stat().st_size for path in place.glob("*.safetensors")),

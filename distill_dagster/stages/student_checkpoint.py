@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from distill_dagster.config.models import identity
+from distill_dagster.errors import TrainingError
 from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
@@ -58,6 +59,12 @@ def make(job: Job, pipeline: PipelineContext) -> None:
     examples = job.inputs["data"].table("example").to_pylist()
     gold = [row for row in examples if row["origin"] == "gold"]
     repeated = examples + gold * (recipe.gold_repeat - 1)
+    if recipe.rationale.mode != "label_only" and not any(row["rationale"] for row in examples):
+        raise TrainingError(
+            f"{pipeline.key}/student_checkpoint",
+            f"rationale.mode is {recipe.rationale.mode}, and no example has an explanation.",
+            "Ask for them: `knowledge: [{name: labeling, rationale: true}]`, with a teacher that gives them.",
+        )
     job.notes["training"] = training.run(
         job,
         examples=repeated,

@@ -39,7 +39,7 @@ def run(
     """
     import pyarrow.parquet as pq
 
-    from distill_dagster.training import launch
+    from distill_dagster.training import launch, rationale
 
     if not examples:
         raise TrainingError(
@@ -50,7 +50,7 @@ def run(
     work = job.work / name
     work.mkdir(parents=True, exist_ok=True)
     data = work / "examples.parquet"
-    pq.write_table(build("example", examples), data)
+    pq.write_table(build("example", rationale.rows(examples, recipe.rationale)), data)
     model_out = work / "model"
     task = {
         "examples": str(data),

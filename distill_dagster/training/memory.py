@@ -49,8 +49,8 @@ def told(place: str, recipe: Recipe, batches: Sequence[Sequence[Example]], where
         said = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         raise TrainingError(
             place,
-            f"out of memory on {where}: batches of up to {recipe.batch_tokens:,} tokens, the longest record {longest:,} "
-            f"({said}).",
+            f"out of memory on {where}: batches of up to {recipe.batch_tokens:,} tokens, "
+            f"the longest record {longest:,} ({said}).",
             advice(recipe, longest),
         ) from error
 

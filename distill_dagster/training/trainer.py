@@ -17,7 +17,7 @@ import torch
 from distill_dagster.config.models import Recipe, identity
 from distill_dagster.errors import TrainingError
 from distill_dagster.records.identity import digest
-from distill_dagster.training import checkpoint, memory, metrics
+from distill_dagster.training import checkpoint, memory, metrics, rationale
 from distill_dagster.training.data import Example
 from distill_dagster.training.early_stop import Stopping
 from distill_dagster.training.feeds.base import Setting
@@ -147,6 +147,7 @@ class _Run:
         # Validation records are no pairs or rollouts, and nobody asked a teacher about them: their labels alone count.
         taught = any(getattr(term, "need", None) or hasattr(term, "feed") for _, term in self.terms.values())
         self.judges = {"sft": (1.0, build("sft", {}))} if taught else self.terms
+        self.terms = rationale.terms(self.terms, recipe.rationale, examples, build("sft", {}))
         self.forward = Forward(model, recipe.precision, recipe.packing)
         self.parameters = {name: entry for name, entry in model.named_parameters() if entry.requires_grad}
         # Norms are vectors; an embedding's rows are as rare as its words, so decay would only shrink the rare ones.
