@@ -154,7 +154,7 @@ def test_what_goes_wrong_in_any_of_them_is_told(task: dict, tmp_path: Path) -> N
     hot = {**SHARED, "learning_rate": 1e30, "warmup_steps": 0, "processes": 2}
     with pytest.raises(TrainingError, match="not finite") as caught:
         launch({**task, "recipe": hot}, tmp_path / "hot")
-    assert "records r" in caught.value.reason
+    assert "; records " in caught.value.reason
     parent = torchrun({**task, "recipe": RECIPE}, tmp_path / "uneven")
     assert parent.wait(120) != 0
     said = json.loads((tmp_path / "uneven" / "result.json").read_text())
