@@ -11,10 +11,9 @@ from typing import Any
 
 from distill_dagster.config.models import identity
 from distill_dagster.config.registry import load
-from distill_dagster.config.styles import ALWAYS
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
-from distill_dagster.stages import seeds, training
+from distill_dagster.stages import seeds, training, validation
 from distill_dagster.stages.arms.base import PACKAGE, Material, Rows
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.training.objectives.base import needs
@@ -30,7 +29,7 @@ def node(pipeline: PipelineContext) -> Node:
         parents=(
             Parent("data", (pipeline.data, "filtered_dataset"), {"example": ("gold",)}),
             Parent("start", (pipeline.key, "initial_student")),
-            *_unlabeled(pipeline),
+            *{entry.role: entry for entry in (*_unlabeled(pipeline), *validation.parents(pipeline))}.values(),
         ),
         config={
             **identity(pipeline.config.training),
@@ -49,7 +48,7 @@ def _unlabeled(pipeline: PipelineContext) -> tuple[Parent, ...]:
     source = pipeline.source.key
     return (
         Parent("seeds", (source, "seed_set"), {"seed": ("unlabeled",)}),
-        Parent("prompts", (source, "prompt_set"), {"prompt": ALWAYS}),
+        Parent("prompts", (source, "prompt_set"), {"prompt": ("short",)}),
     )
 
 
@@ -66,6 +65,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
     job.draft.write_json("control.json", {**measured, "arms": arms} if arms else measured)
     # Gold has no teacher: whatever the student learns from one, its twin learns from labels alone.
     objective = {"sft": 1.0} if needs(recipe) else recipe.objective
+    looked = validation.examples(job, pipeline) if multiples else []
 
     def training_of(name: str, multiple: int, index: int, rows: Rows) -> Callable[[Job], dict[str, Any]]:
         longer = seeds.recipe(recipe, index).model_copy(
@@ -78,6 +78,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
             recipe=longer,
             out=job.draft.content / f"model_{name}{seeds.suffix(index)}",
             name=f"control_{name}{seeds.suffix(index)}",
+            validation=looked,
         )
 
     def side_by_side(names: Mapping[str, int], rows: Callable[[str, int], Rows]) -> None:
