@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
-from distill_dagster.config.strict import Strict, free
+from distill_dagster.config.adapter import AdapterOptions
+from distill_dagster.config.strict import Strict, free, later
 
 
 class Term(Strict):
@@ -59,6 +60,9 @@ class Recipe(Strict):
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="Precision of the forward pass")
     save_precision: Literal["fp32", "fp16", "bf16"] = Field(
         default="fp32", description="Precision of the sealed weights"
+    )
+    adapter: AdapterOptions | None = later(
+        None, description="Train an adapter beside a frozen model, by the extra `peft`; left out: the whole model"
     )
     checkpoint_every: int = free(100, ge=1, description="Steps between checkpoints to resume from")
     log_every: int = free(10, ge=1, description="Steps between lines of metrics.jsonl")

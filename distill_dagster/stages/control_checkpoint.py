@@ -57,6 +57,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
             recipe=longer,
             out=job.draft.content / f"model_{multiple}x",
             name=f"control_{multiple}x",
+            teaching=training.base_reference(job, recipe),
         )
 
     with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // recipe.threads)) as pool:

@@ -17,7 +17,7 @@ from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.records import tables
 from distill_dagster.records.messages import text_of
-from distill_dagster.stages import egress, teaching
+from distill_dagster.stages import egress, teaching, training
 from distill_dagster.stages.context import PipelineContext, facts_of, prompts_by
 from distill_dagster.stages.teacher_outputs import call_row, call_summary
 from distill_dagster.storage.store import Version
@@ -167,10 +167,10 @@ def _model_outputs(
     job.notes["calls"] = call_summary(rows)
     outputs: dict[str, Sequence[str]] = {"teacher": [r.text if r.failure is None else "" for r in responses]}
     resources: dict[str, dict[str, Any]] = {"teacher": {}}
-    folders = {"student": job.inputs["student"].local("model")}
+    folders = {"student": training.weights(job.inputs["student"])}
     control = job.inputs["control"]
     for multiple in json.loads(control.local("control.json").read_text("utf-8"))["multiples"]:
-        folders[f"control_{multiple}"] = control.local(f"model_{multiple}x")
+        folders[f"control_{multiple}"] = training.weights(control, f"model_{multiple}x")
     settings = [{"max_new_tokens": tasks[item["task"]].max_new_tokens} for item in items]
     for arm, place in folders.items():
         model = teaching.open_student(place, arm, pipeline)

@@ -64,6 +64,6 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         recipe=recipe,
         out=job.draft.content / "model",
         name="student",
-        teaching=_teaching(job, pipeline),
+        teaching={**_teaching(job, pipeline), **training.base_reference(job, recipe)},
     )
     job.notes["counts"] = {"examples": len(examples), "origins": laws.counts(row["origin"] for row in examples)}

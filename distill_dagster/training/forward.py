@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from distill_dagster.models import llama
+from distill_dagster.training import adapters
 from distill_dagster.training.data import Example
 from distill_dagster.training.objectives.base import Positions
 
@@ -67,7 +68,8 @@ class Forward:
         ids, weights = pad(examples, padding)
         places, labels, weight, rows = positions(ids, weights)
         if self.way == "unknown":
-            self.way = self._choose(ids[:2], torch.arange(ids[:2].numel()))
+            with adapters.stirred(self.model):
+                self.way = self._choose(ids[:2], torch.arange(ids[:2].numel()))
         view = llama.Llama(self.model, self.precision == "bf16") if self.way == "llama" else None
         return Positions(
             hidden=self._hidden(ids, places, view),
