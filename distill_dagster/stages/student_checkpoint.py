@@ -8,9 +8,9 @@ from distill_dagster.config.models import identity
 from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
-from distill_dagster.stages import teacher_signals, training
+from distill_dagster.stages import preference_pairs, teacher_signals, training
 from distill_dagster.stages.context import PipelineContext
-from distill_dagster.training.objectives.base import needs
+from distill_dagster.training.objectives.base import from_pairs, needs
 
 VERSION = "1"
 
@@ -21,7 +21,7 @@ def node(pipeline: PipelineContext) -> Node:
         key=(pipeline.key, "student_checkpoint"),
         version=VERSION,
         parents=(
-            Parent("data", (pipeline.data, "filtered_dataset")),
+            *_data(pipeline),
             Parent("start", (pipeline.key, "initial_student")),
             *_teachers(pipeline),
         ),
@@ -29,6 +29,15 @@ def node(pipeline: PipelineContext) -> Node:
         make=lambda job: make(job, pipeline),
         title="The student after training on gold and teacher examples",
     )
+
+
+def _data(pipeline: PipelineContext) -> tuple[Parent, ...]:
+    """The examples; or the pairs, of which a recipe on preferences reads nothing else."""
+    data = (pipeline.data, "filtered_dataset")
+    if not from_pairs(pipeline.config.training):
+        return (Parent("data", data),)
+    # Which data set there was decides about warm starts (`initial_student.champion`); nothing of it is read here.
+    return Parent("data", data, {}), Parent("pairs", (pipeline.data, preference_pairs.ARTIFACT))
 
 
 def _teachers(pipeline: PipelineContext) -> tuple[Parent, ...]:
@@ -54,6 +63,8 @@ def _teaching(job: Job, pipeline: PipelineContext) -> dict[str, Any]:
 def make(job: Job, pipeline: PipelineContext) -> None:
     """Train the student in its own process."""
     recipe = pipeline.config.training
+    if "pairs" in job.inputs:
+        return _on_pairs(job, pipeline)
     examples = job.inputs["data"].table("example").to_pylist()
     gold = [row for row in examples if row["origin"] == "gold"]
     repeated = examples + gold * (recipe.gold_repeat - 1)
@@ -67,3 +78,17 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         teaching=_teaching(job, pipeline),
     )
     job.notes["counts"] = {"examples": len(examples), "origins": laws.counts(row["origin"] for row in examples)}
+
+
+def _on_pairs(job: Job, pipeline: PipelineContext) -> None:
+    pairs = job.inputs["pairs"].table("preference").to_pylist()
+    job.notes["training"] = training.run(
+        job,
+        pairs=pairs,
+        start=job.inputs["start"].local("model"),
+        recipe=pipeline.config.training,
+        out=job.draft.content / "model",
+        name="student",
+        teaching=_teaching(job, pipeline),
+    )
+    job.notes["counts"] = {"pairs": len(pairs), "tasks": laws.counts(row["task"] for row in pairs)}

@@ -17,7 +17,7 @@ import torch
 from distill_dagster.config.models import Recipe, identity
 from distill_dagster.errors import TrainingError
 from distill_dagster.records.identity import digest
-from distill_dagster.training import checkpoint, metrics
+from distill_dagster.training import checkpoint, metrics, reference
 from distill_dagster.training.data import Example
 from distill_dagster.training.feeds.base import Setting
 from distill_dagster.training.feeds.base import build as build_feed
@@ -84,7 +84,8 @@ def train(
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     with _settled(recipe):
-        return _Run(model, tokenizer, examples, recipe, path, signals).go(validation, progress)
+        sources = [*signals, *reference.wanted(model, tokenizer, examples, recipe, path)]
+        return _Run(model, tokenizer, examples, recipe, path, sources).go(validation, progress)
 
 
 @contextmanager
@@ -122,9 +123,11 @@ class _Run:
         self.signals = signals
         self.padding = int(tokenizer.pad_token_id or 0)  # pyright: ignore[reportArgumentType]
         built = {name: (weight, build(name, params)) for name, (weight, params) in recipe.terms.items()}
-        # A term of weight 0 is logged where it costs nothing; a teacher is not asked for it.
+        # A term of weight 0 is logged where it costs nothing; a teacher is not asked for it, nor are batches made.
         self.terms = {
-            name: (weight, term) for name, (weight, term) in built.items() if weight or not getattr(term, "need", None)
+            name: (weight, term)
+            for name, (weight, term) in built.items()
+            if weight or not (getattr(term, "need", None) or getattr(term, "feed", None))
         }
         self.forward = Forward(model, recipe.precision)
         self.parameters = {name: entry for name, entry in model.named_parameters() if entry.requires_grad}
@@ -196,6 +199,7 @@ class _Run:
         terms = {name: (weight, objective(positions)) for name, (weight, objective) in self.terms.items()}
         loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
         values = {"loss": loss.item(), **{name: value.item() for name, (_, value) in terms.items()}}
+        values |= positions.measures
         if not metrics.finite(values):
             raise self._trouble(f"the loss is not finite ({values})", chosen)
         self.optimizer.zero_grad(set_to_none=True)
@@ -214,7 +218,7 @@ class _Run:
         return positions
 
     def _trouble(self, reason: str, chosen: list[Example]) -> TrainingError:
-        ids = [example.record_id for example in chosen]
+        ids = list(dict.fromkeys(example.record_id for example in chosen))
         shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
         return TrainingError(
             f"{self.folder}, step {self.step + 1} of {self.recipe.steps}",
@@ -256,7 +260,10 @@ class _Run:
             whole.update(name.encode())
             whole.update(parameter.detach().contiguous().view(torch.uint8).numpy().tobytes())
         for example in self.examples:
-            whole.update(json.dumps([example.record_id, example.ids, example.weights]).encode())
+            said_of = [example.record_id, example.ids, example.weights]
+            if example.side is not None:
+                said_of += [example.side.pair, example.side.chosen]
+            whole.update(json.dumps(said_of).encode())
         said: dict[str, Any] = {"recipe": identity(self.recipe), "data": whole.hexdigest()}
         if self.signals:
             said["signals"] = {source.name: source.digest for source in self.signals}
