@@ -8,6 +8,7 @@ import pytest
 from distill_dagster.config.check import check
 from distill_dagster.errors import TrainingError
 from distill_dagster.lineage.engine import Made
+from distill_dagster.lineage.trace import trace
 from distill_dagster.storage.store import key_text
 from distill_dagster.teachers.base import Request
 from pipeline import rule_teacher
@@ -67,6 +68,17 @@ def test_a_student_learns_from_pairs_of_its_own_pipeline(tmp_path: Path, teacher
     assert len(teacher.asked) == asked and again["preference_pairs"].reused
     assert losses(again["student_checkpoint"], "student")[0]["simpo_margin"] is not None
     assert again["student_checkpoint"].version.version != student.version.version
+
+    # A seed leads to the students that learned from its pairs; nothing of the examples was read.
+    store, seed = one.project().store, pairs[0]["seed_record_id"]
+    told = {entry["artifact"]: entry["through"] for found in trace(store, seed) for entry in found.students}
+    assert told == {
+        "parcels/student_checkpoint": "its preference pairs",
+        "second/student_checkpoint": "its preference pairs",
+    }
+    gold = next(row for row in table(made["seed_set"], "seed") if row["part"] == "gold")["record_id"]
+    told = {entry["artifact"] for found in trace(store, gold) for entry in found.students}
+    assert told == {"parcels/control_checkpoint"}
 
     # What makes no other pairs makes no other student: examples alone are nothing to it.
     one.edit("pipeline.yaml", "near_duplicate]", "near_duplicate, {name: length, max_chars: 90}]")
