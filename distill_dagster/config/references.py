@@ -64,6 +64,7 @@ def problems(entries: list[Entry], broken: set[tuple[str, str]], domains: Any = 
             found += source_checks.problems(entry.config, entry.document, domains)
         elif isinstance(entry.config, PipelineConfig):
             found += _references(entry.config, entry.document, index)
+            found += _pairs(entry.config, entry.document, index)
             found += pipeline_checks.of_pipeline(entry.config, entry.document, _tasks(entry.config, index, domains))
         elif entry.kind == "teacher":
             found += pipeline_checks.of_teacher(entry.config, entry.document)
@@ -122,6 +123,25 @@ def _references(pipeline: PipelineConfig, document: Document, index: Index) -> I
     if other is not None and other.source != pipeline.source:
         reason = f"the data of pipeline {pipeline.data_from!r} is of source {other.source!r}, not {pipeline.source!r}."
         yield document.problem(("source",), reason, f"Write `source: {other.source}` and give it a `name`.")
+
+
+def _pairs(pipeline: PipelineConfig, document: Document, index: Index) -> Iterator[Problem]:
+    """Does the pipeline that owns the data make preference pairs, where a recipe learns from them?"""
+    term = pipeline_checks.term_on_pairs(pipeline.training)
+    if term is None:
+        return
+    owner, seen = pipeline, {pipeline.key}
+    while owner.data_from is not None:
+        found = index.get("pipeline", owner.data_from)
+        if found is None or found.key in seen:
+            return
+        owner = found
+        seen.add(owner.key)
+    if not pipeline_checks.compares(owner):
+        whose = "`knowledge`" if owner is pipeline else f"`knowledge` of pipeline {owner.key!r}"
+        reason = f"{term!r} learns from preference pairs, and no kind in {whose} compares answers."
+        hint = "Add `{name: feedback, method: compare}` there."
+        yield document.problem(("training", "objective", term), reason, hint)
 
 
 def _prices(teacher: Any, document: Document, index: Index) -> Iterator[Problem]:

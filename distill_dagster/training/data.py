@@ -32,13 +32,25 @@ class Chat:
 
 
 @dataclass(frozen=True)
+class Side:
+    """Which answer of a preference pair an example holds: `pair` numbers the pairs of a data set from 0."""
+
+    pair: int
+    chosen: bool
+
+
+@dataclass(frozen=True)
 class Example:
-    """One encoded record: `ids` and, as long, `weights` (the loss weight of predicting that token)."""
+    """One encoded record: `ids` and, as long, `weights` (the loss weight of predicting that token).
+
+    An answer of a preference pair says which in `side`; both of its pair have the pair's record id.
+    """
 
     record_id: str
     ids: list[int]
     weights: list[float]
     task: str = ""
+    side: Side | None = None
 
 
 @dataclass

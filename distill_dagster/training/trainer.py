@@ -17,7 +17,7 @@ import torch
 from distill_dagster.config.models import Recipe, identity
 from distill_dagster.errors import TrainingError
 from distill_dagster.records.identity import digest
-from distill_dagster.training import checkpoint, memory, metrics, rationale
+from distill_dagster.training import checkpoint, memory, metrics, rationale, reference
 from distill_dagster.training.data import Example
 from distill_dagster.training.early_stop import Stopping
 from distill_dagster.training.feeds.base import Setting
@@ -93,7 +93,12 @@ def train(
     world = world or World(device=device(recipe.device))
     with _settled(recipe, world), memory.told(str(path), recipe, (), str(world.device)):
         model.to(world.device)  # pyright: ignore[reportArgumentType]
-        summary = _Run(model, tokenizer, examples, recipe, path, signals, world).go(validation, progress)
+        if not world.first:
+            world.wait()  # The first one asks the student before training, and keeps what it says for all.
+        sources = [*signals, *reference.wanted(model, tokenizer, examples, recipe, path)]
+        if world.first:
+            world.wait()
+        summary = _Run(model, tokenizer, examples, recipe, path, sources, world).go(validation, progress)
         model.to("cpu")  # pyright: ignore[reportArgumentType]
         return summary
 
@@ -140,9 +145,11 @@ class _Run:
         self.signals, self.world = signals, world or World()
         self.padding = int(tokenizer.pad_token_id or 0)  # pyright: ignore[reportArgumentType]
         built = {name: (weight, build(name, params)) for name, (weight, params) in recipe.terms.items()}
-        # A term of weight 0 is logged where it costs nothing; a teacher is not asked for it.
+        # A term of weight 0 is logged where it costs nothing; a teacher is not asked for it, nor are batches made.
         self.terms = {
-            name: (weight, term) for name, (weight, term) in built.items() if weight or not getattr(term, "need", None)
+            name: (weight, term)
+            for name, (weight, term) in built.items()
+            if weight or not (getattr(term, "need", None) or getattr(term, "feed", None))
         }
         # Validation records are no pairs or rollouts, and nobody asked a teacher about them: their labels alone count.
         taught = any(getattr(term, "need", None) or hasattr(term, "feed") for _, term in self.terms.values())
@@ -242,7 +249,8 @@ class _Run:
             group["lr"] = self.recipe.learning_rate * share
         self.optimizer.zero_grad(set_to_none=True)
         parts = shares({name: objective for name, (_, objective) in self.terms.items()}, batches)
-        values = dict.fromkeys(("loss", *self.terms, "positions"), 0.0)
+        measured = [name for _, term in self.terms.values() for name in getattr(term, "measures", ())]
+        values = dict.fromkeys(("loss", *self.terms, "positions", *measured), 0.0)
         for number in self.world.own(len(batches)):
             with self._drawn(number):
                 for name, value in self._backward(batches[number], parts[number]).items():
@@ -268,6 +276,8 @@ class _Run:
         terms = {name: (weight, objective(positions)) for name, (weight, objective) in self.terms.items()}
         loss = torch.stack([weight * part[name] * value for name, (weight, value) in terms.items()]).sum()
         values = {"loss": loss.item(), **{name: part[name] * value.item() for name, (_, value) in terms.items()}}
+        for name, (_, term) in self.terms.items():
+            values |= {key: part[name] * positions.measures[key] for key in getattr(term, "measures", ())}
         if not metrics.finite(values):
             raise self._trouble(f"the loss is not finite ({values})", chosen)
         loss.backward()
@@ -308,7 +318,7 @@ class _Run:
         return f"{self.folder}, step {self.step + 1} of {self.recipe.steps}"
 
     def _trouble(self, reason: str, chosen: list[Example]) -> TrainingError:
-        ids = [example.record_id for example in chosen]
+        ids = list(dict.fromkeys(example.record_id for example in chosen))
         shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
         return TrainingError(
             self._place,
@@ -353,7 +363,10 @@ class _Run:
             whole.update(name.encode())
             whole.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         for example in self.examples:
-            whole.update(json.dumps([example.record_id, example.ids, example.weights]).encode())
+            said_of = [example.record_id, example.ids, example.weights]
+            if example.side is not None:
+                said_of += [example.side.pair, example.side.chosen]
+            whole.update(json.dumps(said_of).encode())
         said: dict[str, Any] = {"recipe": identity(self.recipe), "data": whole.hexdigest()}
         if self.world.size > 1:
             said["processes"] = self.world.size
