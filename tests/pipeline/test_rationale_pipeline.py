@@ -8,7 +8,7 @@ import pytest
 from distill_dagster.config.models import Recipe
 from distill_dagster.errors import ConfigError, TrainingError
 from distill_dagster.lineage.engine import Made
-from distill_dagster.stages import eval_report, teaching, training
+from distill_dagster.stages import eval_report, training
 from distill_dagster.teachers.base import Request
 from pipeline import rule_teacher, tiny
 from pipeline.kinds import DATA, table, teacher, written
