@@ -17,6 +17,7 @@ from distill_dagster.errors import ConfigError
 
 #: Where each sort of block lives, and the attribute that makes a module one.
 FILTERS = ("distill_dagster.filtering", "Rule")
+ARMS = ("distill_dagster.stages.arms", "Arm")
 KNOWLEDGE = ("distill_dagster.knowledge", "Kind")
 OBJECTIVES = ("distill_dagster.training.objectives", "Objective")
 BACKENDS = ("distill_dagster.teachers", "Backend")
@@ -35,6 +36,10 @@ def of_pipeline(pipeline: PipelineConfig, document: Document, tasks: Sequence[st
     for field, place in (("knowledge", KNOWLEDGE), ("filtering", FILTERS)):
         for index, block in enumerate(getattr(pipeline, field)):
             yield from _block(block, place, (field, index), document)
+    for index, name in enumerate(pipeline.control.arms):
+        if name not in blocks(*ARMS):
+            key = ("control", "arms", index)
+            yield document.problem(key, f"unknown arm {name!r}.", nearest(name, blocks(*ARMS)))
     yield from _knowledge(pipeline, document, tasks)
     yield from _recipe(pipeline.training, ("training",), document)
     yield from _model(pipeline.student.base, pipeline.student.revision, ("student", "base"), document)
@@ -136,7 +141,7 @@ def _recipe(recipe: Recipe, key: Key, document: Document) -> Iterator[Problem]:
         if need is not None and key != ("training",):
             yield document.problem(at, "a teacher that is fitted has no teacher itself.", "Use `sft`.")
         elif recipe.rationale.mode == "multi_task" and (need is not None or hasattr(built, "feed")):
-            reason = (
+            reason = "rationale.mode multi_task teaches two texts a record; this objective learns from something else."
                 "rationale.mode multi_task teaches two texts a record, and this objective learns from something else."
             )
             yield document.problem(at, reason, "Use `sft`, or another rationale.mode.")

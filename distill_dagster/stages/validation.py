@@ -12,9 +12,10 @@ from distill_dagster.stages import teacher_model
 from distill_dagster.stages.context import PipelineContext
 
 
-def parents(pipeline: PipelineContext) -> tuple[Parent, ...]:
-    """What a recipe that stops early reads beside its data: the validation part alone, and the prompts."""
-    if pipeline.config.training.early_stop is None:
+def parents(pipeline: PipelineContext, also: bool = False) -> tuple[Parent, ...]:
+    """What a recipe that stops early reads beside its data, or with `also` any other: the validation part alone, and
+    the prompts."""
+    if pipeline.config.training.early_stop is None and not also:
         return ()
     source = pipeline.source.key
     return (
