@@ -142,8 +142,6 @@ def _recipe(recipe: Recipe, key: Key, document: Document) -> Iterator[Problem]:
             yield document.problem(at, "a teacher that is fitted has no teacher itself.", "Use `sft`.")
         elif recipe.rationale.mode == "multi_task" and (need is not None or hasattr(built, "feed")):
             reason = "rationale.mode multi_task teaches two texts a record; this objective learns from something else."
-                "rationale.mode multi_task teaches two texts a record, and this objective learns from something else."
-            )
             yield document.problem(at, reason, "Use `sft`, or another rationale.mode.")
         elif need is not None and need.source == "stored" and recipe.rationale.mode == "in_answer":
             reason = "stored signals are of the answers alone, and rationale.mode in_answer trains on more."
