@@ -31,6 +31,7 @@ _LOSSES = ("training/losses/*.py", "training/signals/*.py")
 _TRAINING = (
     *_WEIGHTS,
     "stages/training.py",
+    "stages/validation.py",
     "training/*.py",
     "training/feeds/*.py",
     "training/objectives/*.py",

@@ -82,6 +82,7 @@ def test_a_fitted_teacher_has_no_validation_records(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_two_processes_from_yaml(tmp_path: Path) -> None:
     project = tiny.parcels(tmp_path)
     project.run(BEFORE)
