@@ -85,7 +85,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         )
 
     runs = {f"training{seeds.suffix(index)}": training_of(index) for index in range(count)}
-    seeds.side_by_side(job, runs, recipe.threads)
+    seeds.side_by_side(job, runs, recipe.threads * recipe.processes)
     if count > 1:
         _serve_median(job, pipeline, count)
 

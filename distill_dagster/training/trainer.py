@@ -19,6 +19,7 @@ from distill_dagster.errors import TrainingError
 from distill_dagster.records.identity import digest
 from distill_dagster.training import checkpoint, memory, metrics, rationale, reference
 from distill_dagster.training.data import Example
+from distill_dagster.training.determinism import own_random, settled
 from distill_dagster.training.early_stop import Stopping
 from distill_dagster.training.feeds.base import Setting
 from distill_dagster.training.feeds.base import build as build_feed
@@ -91,7 +92,7 @@ def train(
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     world = world or World(device=device(recipe.device))
-    with _settled(recipe, world), memory.told(str(path), recipe, (), str(world.device)):
+    with settled(recipe, world), memory.told(str(path), recipe, (), str(world.device)):
         model.to(world.device)  # pyright: ignore[reportArgumentType]
         if not world.first:
             world.wait()  # The first one asks the student before training, and keeps what it says for all.
@@ -101,31 +102,6 @@ def train(
         summary = _Run(model, tokenizer, examples, recipe, path, sources, world).go(validation, progress)
         model.to("cpu")  # pyright: ignore[reportArgumentType]
         return summary
-
-
-@contextmanager
-def _settled(recipe: Recipe, world: World) -> Iterator[None]:
-    """Deterministic kernels, the recipe's threads and seed; all put back afterwards."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    settings: Any = torch.utils.deterministic
-    fill = settings.fill_uninitialized_memory
-    torch.set_num_threads(recipe.threads)
-    # Some operations have no deterministic kernel on a GPU; there the same bytes are not promised.
-    torch.use_deterministic_algorithms(True, warn_only=world.device.type == "cuda")
-    settings.fill_uninitialized_memory = False
-    try:
-        with _own_random(world):
-            torch.manual_seed(recipe.seed)
-            yield
-    finally:
-        settings.fill_uninitialized_memory = fill
-        torch.use_deterministic_algorithms(deterministic)
-        torch.set_num_threads(threads)
-
-
-def _own_random(world: World) -> Any:
-    """Random numbers drawn inside leave those outside as they were."""
-    return torch.random.fork_rng(devices=[world.device] if world.device.type == "cuda" else [])
 
 
 class _Run:
@@ -289,7 +265,7 @@ class _Run:
         if self.recipe.accumulate == 1:
             yield
             return
-        with _own_random(self.world):
+        with own_random(self.world):
             torch.manual_seed(int(digest([self.recipe.seed, self.step, number])[:15], 16))
             yield
 
