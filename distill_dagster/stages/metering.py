@@ -40,7 +40,11 @@ def note_paid(
         return
     keys = sorted({request_key(teacher, request, pipeline.namespace) for request in requests})
     paid = notes.setdefault("paid", {"currency": pipeline.prices.currency, "cost_micros": 0})
-    paid["cost_micros"] += store.paid(keys)
+    cost = store.paid(keys)
+    paid["cost_micros"] += cost
+    if pipeline.teachers is not None:
+        each = paid.setdefault("teachers", {})
+        each[pipeline.teacher.name] = each.get(pipeline.teacher.name, 0) + cost
 
 
 def per_kept(paid: dict[str, Any] | None, kept: int) -> dict[str, Any] | None:

@@ -71,6 +71,12 @@ def weights(pipeline: PipelineContext, version: Version) -> Path:
     Raises:
         TrainingError: The teacher is behind an API, which gives no probabilities of all tokens.
     """
+    if pipeline.teachers is not None:
+        raise TrainingError(
+            f"{pipeline.data}/teacher_model",
+            f"the objective needs the probabilities of one teacher, not of {len(pipeline.panel)}.",
+            "Use one teacher, or the objective `sft`.",
+        )
     if pipeline.teacher.backend not in ("transformers", "vllm"):
         raise TrainingError(
             f"{pipeline.data}/teacher_model",
