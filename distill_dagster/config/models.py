@@ -250,7 +250,12 @@ class EvaluationOptions(Strict):
     resamples: int = Field(default=2000, ge=100, description="Bootstrap resamples of an interval")
     level: float = Field(default=0.95, gt=0.5, lt=1, description="Confidence level of the intervals")
     baselines: bool = Field(default=True, description="Score the linear and nearest-seed baselines as well")
-    seeds: int = Field(default=1, ge=1, description="Paired seeds; 1 is labelled items-only")
+    seeds: int = Field(
+        default=1,
+        ge=1,
+        description="Paired training seeds: every student and control is trained this often, intervals run over items "
+        "and seeds, and the median on D_val is served; 1 is labelled items-only",
+    )
     batch_size: int = free(64, ge=1, description="Items answered together")
     threads: int = free(1, ge=1, description="CPU threads")
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 from distill_dagster.config.models import identity
+from distill_dagster.config.styles import ALWAYS
 from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
-from distill_dagster.stages import teacher_signals, training
-from distill_dagster.stages.context import PipelineContext
+from distill_dagster.stages import examination, seeds, teacher_signals, training
+from distill_dagster.stages.context import PipelineContext, prompts_by
 from distill_dagster.training.objectives.base import needs
 
 VERSION = "1"
@@ -24,8 +27,9 @@ def node(pipeline: PipelineContext) -> Node:
             Parent("data", (pipeline.data, "filtered_dataset")),
             Parent("start", (pipeline.key, "initial_student")),
             *_teachers(pipeline),
+            *_validation(pipeline),
         ),
-        config=identity(pipeline.config.training),
+        config={**identity(pipeline.config.training), **seeds.identity(pipeline)},
         make=lambda job: make(job, pipeline),
         title="The student after training on gold and teacher examples",
     )
@@ -51,19 +55,63 @@ def _teaching(job: Job, pipeline: PipelineContext) -> dict[str, Any]:
     return found
 
 
+def _validation(pipeline: PipelineContext) -> tuple[Parent, ...]:
+    """What the student that is served is chosen by, where there are several: the validation items."""
+    if pipeline.config.evaluation.seeds == 1:
+        return ()
+    source = pipeline.source.key
+    return (
+        Parent("evals", (source, "eval_set"), {"seed": ("validation",)}),
+        Parent("prompts", (source, "prompt_set"), {"prompt": ALWAYS}),
+    )
+
+
 def make(job: Job, pipeline: PipelineContext) -> None:
-    """Train the student in its own process."""
-    recipe = pipeline.config.training
+    """Train the student in its own process, once a seed."""
+    recipe, count = pipeline.config.training, pipeline.config.evaluation.seeds
     examples = job.inputs["data"].table("example").to_pylist()
     gold = [row for row in examples if row["origin"] == "gold"]
     repeated = examples + gold * (recipe.gold_repeat - 1)
-    job.notes["training"] = training.run(
-        job,
-        examples=repeated,
-        start=job.inputs["start"].local("model"),
-        recipe=recipe,
-        out=job.draft.content / "model",
-        name="student",
-        teaching=_teaching(job, pipeline),
-    )
+    teaching = _teaching(job, pipeline)
+
+    def training_of(index: int) -> Callable[[Job], dict[str, Any]]:
+        return lambda own: training.run(
+            own,
+            examples=repeated,
+            start=seeds.start(job.inputs["start"], index),
+            recipe=seeds.recipe(recipe, index),
+            out=job.draft.content / (f"model_s{index}" if count > 1 else "model"),
+            name=f"student{seeds.suffix(index)}",
+            teaching=teaching,
+        )
+
+    runs = {f"training{seeds.suffix(index)}": training_of(index) for index in range(count)}
+    seeds.side_by_side(job, runs, recipe.threads)
+    if count > 1:
+        _serve_median(job, pipeline, count)
     job.notes["counts"] = {"examples": len(examples), "origins": laws.counts(row["origin"] for row in examples)}
+
+
+def _serve_median(job: Job, pipeline: PipelineContext, count: int) -> None:
+    """Put the seed with the median score on D_val where the served weights lie; without D_val, the first.
+
+    The median and not the best, so that the report of all seeds speaks of what is served (DESIGN.md 9).
+    """
+    tasks = pipeline.tasks
+    rows = job.inputs["evals"].table("seed", filters=[("part", "==", "validation")]).to_pylist()
+    items = [row for row in rows if row["task"] in tasks and row["answer"] is not None]
+    means: list[float] = []
+    for index in range(count if items else 0):
+        answers, _ = examination.ask_student(
+            job.draft.content / f"model_s{index}",
+            f"student, seed {index}",
+            pipeline,
+            prompts_by(job.inputs["prompts"]),
+            items,
+            progress=lambda done, total, index=index: job.progress(done, total, f"seed {index} on D_val"),
+        )
+        means.append(math.fsum(examination.scores(pipeline, items, answers)) / len(items))
+    served = seeds.median(means) if means else 0
+    (job.draft.content / f"model_s{served}").rename(job.draft.content / "model")
+    job.draft.write_json("seeds.json", {"served": served, "validation": means, "items": len(items)})
+    job.notes["seeds"] = {"served": served, "validation": means, "items": len(items)}
