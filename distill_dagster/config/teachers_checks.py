@@ -1,4 +1,4 @@
-"""What a pipeline with several teachers says, held against its teachers, tasks and kinds of knowledge."""
+"""What a pipeline says of its teachers, held against them, its tasks and its kinds of knowledge."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from distill_dagster.config.registry import nearest
 from distill_dagster.config.yaml_reader import Document
 
 KEY = ("teachers",)
+#: Backends that give log-probabilities with their answers.
+CAPTURING = ("openai", "vllm")
 
 
 def problems(
@@ -20,7 +22,7 @@ def problems(
     teachers: Mapping[str, TeacherConfig],
     prices: Mapping[str, PricesConfig],
 ) -> Iterator[Problem]:
-    """Problems of a pipeline with several teachers.
+    """Problems of a pipeline with its teachers.
 
     Args:
         pipeline: The pipeline.
@@ -30,6 +32,15 @@ def problems(
         prices: Prices by name.
     """
     options = pipeline.teachers
+    asked = (pipeline.teacher or "",) if options is None else options.names()
+    for index, block in enumerate(pipeline.knowledge):
+        for name in asked if block.name == "feature" else ():
+            if name in teachers and teachers[name].backend not in CAPTURING:
+                reason = (
+                    f"teacher {name!r} of backend {teachers[name].backend!r} gives no log-probabilities with answers."
+                )
+                hint = "Use `labeling`: the objective `divergence` asks a local teacher for all of its probabilities."
+                yield document.problem(("knowledge", index), reason, hint)
     if options is None:
         return
     for name in options.names():

@@ -102,6 +102,32 @@ CALL = pa.schema(
 #: passage; `ref_no` is a seed, a call, or a passage.
 CALL_INPUT = pa.schema([("call_no", pa.int64()), ("kind", pa.string()), ("ref_no", pa.int64())])
 
+#: What a teacher said of its answer, token by token: log-probabilities in nats of the token and of the likeliest ones,
+#: and the log of the mass of all others.
+FEATURE = pa.schema(
+    [
+        ("feature_no", pa.int64()),
+        ("record_id", pa.string()),
+        ("seed_record_id", pa.string()),
+        ("call_no", pa.int64()),
+        ("task", pa.string()),
+        ("answer", pa.string()),
+        (
+            "tokens",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("token", pa.string()),
+                        ("logprob", pa.float64()),
+                        ("top", pa.list_(pa.struct([("token", pa.string()), ("logprob", pa.float64())]))),
+                        ("rest", pa.float64()),
+                    ]
+                )
+            ),
+        ),
+    ]
+)
+
 #: One of several teachers' answer to a question that all of them were asked; `agrees` where most of them gave it.
 VOTE = pa.schema(
     [
@@ -298,6 +324,7 @@ NOT_IDENTITY = frozenset(
         "call_no",
         "passage_no",
         "vote_no",
+        "feature_no",
         "judgement_no",
         "judged_call_no",
         "other_call_no",
@@ -322,6 +349,7 @@ TABLES = {
     "call_input": CALL_INPUT,
     "passage": PASSAGE,
     "vote": VOTE,
+    "feature": FEATURE,
     "judgement": JUDGEMENT,
     "comparison": COMPARISON,
     "preference": PREFERENCE,

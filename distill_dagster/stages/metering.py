@@ -18,7 +18,10 @@ def tariff_of(pipeline: PipelineContext) -> Tariff | None:
     Raises:
         ConfigError: They have no price of it that has begun.
     """
-    return None if pipeline.prices is None else tariff_on(pipeline.prices, pipeline.teacher.model)
+    if pipeline.prices is None:
+        return None
+    endpoint = pipeline.teacher.endpoint
+    return tariff_on(pipeline.prices, pipeline.teacher.model, batch=endpoint is not None and endpoint.mode == "batch")
 
 
 def metered(pipeline: PipelineContext, teacher: Teacher, store: JournalStore, requests: Sequence[Request]) -> Teacher:

@@ -106,6 +106,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
             ballots.append(found.candidates)
             harvest.judgements += found.judgements
             harvest.comparisons += found.comparisons
+            harvest.features += found.features
         if pipeline.teachers is not None:
             for row in (row for rows in ballots for row in rows):
                 row["teacher"] = book.who[row["call_no"]]
@@ -139,6 +140,10 @@ def make(job: Job, pipeline: PipelineContext) -> None:
             place, tables.build("call_input", rows)["ref_no"], passages["passage_no"], "passages that calls read"
         )
         job.draft.write_table("passage", passages, side=True)
+    if any(kind.captures() for kind in kinds):
+        features = tables.build("feature", harvest.features)
+        laws.no_orphan(place, features["call_no"], call_table["call_no"], "features")
+        job.draft.write_table("feature", features)
     if votes.rows:
         ballot_table = tables.build("vote", votes.rows)
         laws.no_orphan(place, ballot_table["call_no"], call_table["call_no"], "votes")

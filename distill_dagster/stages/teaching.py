@@ -100,6 +100,8 @@ def ask(
     passed = egress.look(pipeline, requests, origins, student)
     with open_journal(job.services.state) as journal:
         earlier = journal.served(teacher.identity)
+        if not student:
+            teacher = _in_batches(job, pipeline, teacher, note)
         metered = teacher if student else metering.metered(pipeline, teacher, journal.store, passed.requests)
         responses, infos = journal.ask(
             metered, passed.requests, pipeline.namespace, progress=lambda done, total: job.progress(done, total, note)
@@ -109,6 +111,20 @@ def ask(
         if teacher_is_remote(teacher):
             note_served(job, earlier, responses, pipeline.teacher.name if pipeline.teachers is not None else None)
         return *passed.answers(job, responses, infos), journal.spent()
+
+
+def _in_batches(job: Job, pipeline: PipelineContext, teacher: Teacher, note: str) -> Teacher:
+    """The teacher, asked by batch jobs where its endpoint says so; the jobs are kept beside the journal."""
+    endpoint = pipeline.teacher.endpoint
+    if endpoint is None or endpoint.mode != "batch":
+        return teacher
+    from distill_dagster.teachers._openai_batch import Batched
+
+    def report(said: str) -> None:
+        job.progress(0, None, f"{note}: {said}")
+
+    backend: Any = teacher
+    return Batched(backend, endpoint, job.services.state / "batches", pipeline.namespace, report)
 
 
 def teacher_is_remote(teacher: Teacher) -> bool:
