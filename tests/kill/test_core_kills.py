@@ -138,6 +138,8 @@ def test_killed_at_seeded_moments(driver, tmp_path: Path, record_property) -> No
             outcomes = Counter(dict(journal(made, "SELECT outcome, count(*) FROM attempt GROUP BY outcome")))
             assert set(outcomes) <= {"answered", "unknown"} and outcomes["answered"] == questions == answered(made)
             assert outcomes.total() >= bill
+            late = "SELECT * FROM attempt JOIN answer USING (key) WHERE attempt.number > answer.attempt"
+            assert journal(made, late) == []  # nothing that was answered was asked again
             assert journal(made, "SELECT * FROM lease") == journal(made, "SELECT * FROM holder") == []
             kills, overpaid, unknown = kills + mine, overpaid + bill - questions, unknown + outcomes["unknown"]
     figures = {
