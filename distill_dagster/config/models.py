@@ -241,6 +241,19 @@ class ControlOptions(Strict):
     multiples: list[Annotated[int, Field(ge=1)]] = Field(
         default_factory=lambda: [1, 2, 4], description="Budgets, as multiples of the student's"
     )
+    arms: list[str] = later(
+        [],
+        description="Further arms at the student's own budget: all_gold (D_U with its gold answers: a ceiling), "
+        "self_training (D_U as the control answers it)",
+    )
+
+    @model_validator(mode="after")
+    def _arms_stand_beside_the_control(self) -> ControlOptions:
+        if self.arms and (self.mode == "off" or 1 not in self.multiples):
+            raise ValueError("`arms` stand beside the control at the student's own budget: add 1 to `multiples`")
+        if len(set(self.arms)) < len(self.arms):
+            raise ValueError("`arms` lists one twice")
+        return self
 
 
 class EvaluationOptions(Strict):

@@ -277,9 +277,10 @@ def _folders(job: Job, count: int) -> dict[str, list[Path]]:
     student, control = job.inputs["student"], job.inputs["control"]
     served = _served(student)
     found = {"student": [student.local("model" if index == served else f"model_s{index}") for index in range(count)]}
-    for multiple in json.loads(control.local("control.json").read_text("utf-8"))["multiples"]:
-        names = [f"model_{multiple}x{seeds.suffix(index)}" for index in range(count)]
-        found[f"control_{multiple}"] = [control.local(name) for name in names]
+    said = json.loads(control.local("control.json").read_text("utf-8"))
+    arms = {f"control_{multiple}": f"{multiple}x" for multiple in said["multiples"]}
+    for arm, name in (arms | {arm: arm for arm in said.get("arms", ())}).items():
+        found[arm] = [control.local(f"model_{name}{seeds.suffix(index)}") for index in range(count)]
     return found
 
 

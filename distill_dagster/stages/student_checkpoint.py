@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from distill_dagster.config.models import identity
-from distill_dagster.config.styles import ALWAYS
+from distill_dagster.errors import TrainingError
 from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
-from distill_dagster.stages import examination, seeds, teacher_signals, training
+from distill_dagster.stages import examination, seeds, teacher_signals, training, validation
 from distill_dagster.stages.context import PipelineContext, prompts_by
 from distill_dagster.training.objectives.base import needs
 
@@ -27,7 +27,8 @@ def node(pipeline: PipelineContext) -> Node:
             Parent("data", (pipeline.data, "filtered_dataset")),
             Parent("start", (pipeline.key, "initial_student")),
             *_teachers(pipeline),
-            *_validation(pipeline),
+            # The one that is served of several is chosen on the validation items as well.
+            *validation.parents(pipeline, also=pipeline.config.evaluation.seeds > 1),
         ),
         config={**identity(pipeline.config.training), **seeds.identity(pipeline)},
         make=lambda job: make(job, pipeline),
@@ -55,24 +56,20 @@ def _teaching(job: Job, pipeline: PipelineContext) -> dict[str, Any]:
     return found
 
 
-def _validation(pipeline: PipelineContext) -> tuple[Parent, ...]:
-    """What the student that is served is chosen by, where there are several: the validation items."""
-    if pipeline.config.evaluation.seeds == 1:
-        return ()
-    source = pipeline.source.key
-    return (
-        Parent("evals", (source, "eval_set"), {"seed": ("validation",)}),
-        Parent("prompts", (source, "prompt_set"), {"prompt": ALWAYS}),
-    )
-
-
 def make(job: Job, pipeline: PipelineContext) -> None:
     """Train the student in its own process, once a seed."""
     recipe, count = pipeline.config.training, pipeline.config.evaluation.seeds
     examples = job.inputs["data"].table("example").to_pylist()
     gold = [row for row in examples if row["origin"] == "gold"]
     repeated = examples + gold * (recipe.gold_repeat - 1)
+    if recipe.rationale.mode != "label_only" and not any(row["rationale"] for row in examples):
+        raise TrainingError(
+            f"{pipeline.key}/student_checkpoint",
+            f"rationale.mode is {recipe.rationale.mode}, and no example has an explanation.",
+            "Ask for them: `knowledge: [{name: labeling, rationale: true}]`, with a teacher that gives them.",
+        )
     teaching = _teaching(job, pipeline)
+    looked = validation.examples(job, pipeline)
 
     def training_of(index: int) -> Callable[[Job], dict[str, Any]]:
         return lambda own: training.run(
@@ -83,6 +80,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
             out=job.draft.content / (f"model_s{index}" if count > 1 else "model"),
             name=f"student{seeds.suffix(index)}",
             teaching=teaching,
+            validation=looked,
         )
 
     runs = {f"training{seeds.suffix(index)}": training_of(index) for index in range(count)}
