@@ -7,10 +7,12 @@ from collections import Counter
 from contextlib import ExitStack
 
 import pytest
+from rich.console import Console
 from teachers.fault_server import FaultServer
 
 from distill_dagster.config.load import examine
 from distill_dagster.config.models import TeachersOptions
+from distill_dagster.console import dropped_tree, trace_tree
 from distill_dagster.errors import BudgetError
 from distill_dagster.lineage.engine import Services, head_version
 from distill_dagster.lineage.trace import trace
@@ -183,6 +185,13 @@ def test_a_vote(tmp_path, servers):
     (seen,) = trace(made.project().store, candidates[0]["record_id"])
     assert {row["teacher"].split()[0] for row in seen.calls} == set(NAMES)
     assert [vote["teacher"] for vote in seen.candidates[0]["votes"]] == list(NAMES)
+    for tree in (trace_tree(seen), dropped_tree(seen)):
+        with (console := Console(width=200)).capture() as captured:
+            console.print(tree)
+        said = captured.get()
+        assert f"teacher {candidates[0]['teacher']}" in said
+        for vote in (one for one in ballots if one["seed_record_id"] == candidates[0]["seed_record_id"]):
+            assert f"{vote['teacher']} {'agrees' if vote['agrees'] else 'differs'}" in said
 
     # The teacher alone has answered all of this before, and a smaller vote as well.
     made.edit("pipeline.yaml", VOTE, "teachers: {vote: [ada, cyd]}")
