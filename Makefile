@@ -16,7 +16,7 @@ PYTHONS ?= 3.11 3.12 3.13
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo ui teacher test test-fast test-kill test-pythons lint format schema images constraints clean
+.PHONY: help venv demo ui teacher test test-fast test-kill test-kills test-pythons lint format schema images constraints clean
 .PHONY: bench-teacher bench-dedup bench-loss bench-preference bench-signal
 
 help: ## list the targets
@@ -46,6 +46,9 @@ test: venv ## all tests but the long kill runs (under 15 minutes on two cores)
 
 test-kill: venv ## kill at every fault point in turn, and run again (under 10 minutes on two idle cores)
 	$(BIN)/python -m pytest -n $(JOBS) -m "slow and kill" $(ARGS)
+
+test-kills: venv ## kill a run whose teacher is behind an API 100 times at seeded moments (under 5 minutes; KILLS=1000)
+	DISTILL_KILLS=$(or $(KILLS),100) $(BIN)/python -m pytest -s tests/kill/test_core_kills.py $(ARGS)
 
 test-fast: venv ## the tests that take seconds (under 3 minutes)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(ARGS)

@@ -40,6 +40,7 @@ _TRAINING = (
 _EXAMINING = ("stages/examination.py", "evaluation/*.py")
 _ASKING = (
     "stages/teaching.py",
+    "stages/panel.py",
     "stages/egress.py",
     "knowledge/base.py",
     "knowledge/prompts.py",

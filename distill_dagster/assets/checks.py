@@ -207,8 +207,13 @@ def _answered(version: Version, run: str) -> tuple[bool, dict[str, Any]]:
 
 def _one_served_model(version: Version, run: str) -> tuple[bool, dict[str, Any]]:
     said = version.run(run)["notes"].get("served_model", {"earlier": {}, "here": {}})
-    names = sorted({*said["earlier"], *said["here"]})
-    return len(names) <= 1, {"models": ", ".join(names) or "none", "answers": dg.MetadataValue.json(said)}
+    each = [said] if "here" in said else list(said.values())  # of several teachers each has an account of its own
+    found = [{*one["earlier"], *one["here"]} for one in each]
+    names = sorted(set().union(*found))
+    return all(len(one) <= 1 for one in found), {
+        "models": ", ".join(names) or "none",
+        "answers": dg.MetadataValue.json(said),
+    }
 
 
 def _token_limit(version: Version, run: str) -> tuple[bool, dict[str, Any]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from distill_dagster.assets.base import counts_table, picture, sample_table, stage_asset
+from distill_dagster.assets.base import counts_table, picture, sample_table, stage_asset, teachers_table
 from distill_dagster.lineage.engine import Made
 from distill_dagster.lineage.threads import At
 from distill_dagster.records.messages import text_of
@@ -38,6 +38,11 @@ def describe(pipeline: PipelineContext, made: Made) -> Mapping[str, Any]:
     if funnel := notes.get("funnel", {}):
         shown["funnel"] = dg.MetadataValue.md(counts_table("candidates", funnel))
         shown["funnel_picture"] = picture(pictures.funnel_figure(funnel), "candidates, what each reason took, and kept")
+    if teachers := notes.get("teachers"):
+        rows = {
+            name: {**{k: v for k, v in one.items() if k != "calls"}, **one["calls"]} for name, one in teachers.items()
+        }
+        shown["teachers"] = dg.MetadataValue.md(teachers_table(rows))
     if cost := notes.get("cost"):
         shown["cost per kept record"] = cost["cost per kept record"]
         shown["cost_micros"] = cost["cost_micros"]

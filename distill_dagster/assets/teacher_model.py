@@ -29,9 +29,14 @@ def asset(project: Project, pipeline: PipelineContext, owners: list[str]) -> dg.
 
 
 def describe(project: Project, made: Made) -> Mapping[str, Any]:
-    """The identity record, and the loss curve where the teacher was fitted."""
-    record = json.loads(made.version.local("teacher.json").read_text("utf-8"))
-    shown: dict[str, Any] = {"teacher": dg.MetadataValue.json(record)}
+    """The identity record of each teacher, and the loss curve where one was fitted."""
+    shown: dict[str, Any] = {
+        name.removesuffix(".json").replace("/", "_"): dg.MetadataValue.json(
+            json.loads(made.version.local(name).read_text("utf-8"))
+        )
+        for name in made.version.manifest["files"]
+        if name == "teacher.json" or name.startswith("teachers/")
+    }
     shown |= loss_pictures(made)
     return shown
 

@@ -26,6 +26,7 @@ from distill_dagster.config.source import (
     TaskSpec,
 )
 from distill_dagster.config.strict import Name, Strict, free, identity, later
+from distill_dagster.config.teachers import TeachersOptions, WeightedTeacher
 
 __all__ = [
     "KINDS",
@@ -58,8 +59,10 @@ __all__ = [
     "StudentOptions",
     "TaskSpec",
     "TeacherConfig",
+    "TeachersOptions",
     "Term",
     "TermsConfig",
+    "WeightedTeacher",
     "free",
     "identity",
 ]
@@ -304,7 +307,10 @@ class PipelineConfig(Strict):
     name: Name | None = Field(default=None, description="Owns this pipeline's asset keys; the source's name by default")
     data_from: Name | None = Field(default=None, description="Another pipeline whose data half this one reads")
     teacher: Name | None = Field(
-        default=None, description="Name of a `kind: teacher`; required unless `data_from` is given"
+        default=None, description="Name of a `kind: teacher`; required unless `teachers` or `data_from` is given"
+    )
+    teachers: TeachersOptions | None = later(
+        None, description="Several teachers in place of one: a list with weights, `by_task`, or `vote`"
     )
     tasks: list[Name] | None = Field(None, min_length=1, description="Tasks of the source to teach; all by default")
     knowledge: list[Block] = Field(default_factory=default_knowledge)
@@ -324,10 +330,12 @@ class PipelineConfig(Strict):
 
     @model_validator(mode="after")
     def _teacher_or_data(self) -> PipelineConfig:
-        if self.data_from is None and self.teacher is None:
+        if self.data_from is None and self.teacher is None and self.teachers is None:
             raise ValueError("give `teacher`, or `data_from` to use another pipeline's data")
+        if self.teacher is not None and self.teachers is not None:
+            raise ValueError("give `teacher` or `teachers`, not both")
         if self.data_from is not None:
-            for field in ("teacher", "knowledge", "filtering", "filtering_mode"):
+            for field in ("teacher", "teachers", "knowledge", "filtering", "filtering_mode"):
                 if field in self.model_fields_set:
                     raise ValueError(f"`{field}` belongs to pipeline {self.data_from!r}, whose data `data_from` reads")
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -101,7 +102,10 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         **({"refused": outcome.refused} if outcome.refused else {}),
         "kept": len(taught),
     }
-    paid = job.inputs["outputs"].run(job.input_runs["outputs"])["notes"].get("paid")
+    asked = job.inputs["outputs"].run(job.input_runs["outputs"])["notes"]
+    if pipeline.teachers is not None:
+        job.notes["teachers"] = _by_teacher(candidates, outcome, asked.get("teachers", {}))
+    paid = asked.get("paid")
     if paid is not None:
         job.notes["cost"] = metering.per_kept(paid, len(taught))
     job.notes["profile"] = profile(candidates, kept, pipeline.tasks)
@@ -112,6 +116,20 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         "tasks": laws.counts(examples["task"].to_pylist()),
         "licences": laws.counts(examples["licence"].to_pylist()),
     }
+
+
+def _by_teacher(candidates: pa.Table, outcome: engine.Outcome, calls: Mapping[str, Any]) -> dict[str, Any]:
+    """The funnel of each of several teachers, and what its calls of the run behind took."""
+    decisions = dict(zip(*(outcome.decisions[name].to_pylist() for name in ("candidate_no", "verdict")), strict=True))
+    found: dict[str, Any] = {
+        name: {"candidates": 0, "kept": 0, "dropped": 0, "failed": 0, "refused": 0} for name in calls
+    }
+    verdicts = {"keep": "kept", "drop": "dropped"}
+    for number, name in zip(*(candidates[name].to_pylist() for name in ("candidate_no", "teacher")), strict=True):
+        entry = found[name]
+        entry["candidates"] += 1
+        entry[verdicts.get(decisions[number], decisions[number])] += 1
+    return {name: {**entry, "calls": calls[name]} for name, entry in found.items()}
 
 
 def _diversity(seeds: Version, candidates: pa.Table, context: Context, kept: set[int]) -> dict[str, Any]:
