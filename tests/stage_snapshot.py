@@ -28,7 +28,14 @@ _DATA = ("domains/*.py", "stages/context.py")
 _LEAKS = ("stages/leakage.py", "filtering/_leakage.py", "filtering/_minhash.py", "filtering/_text.py")
 _WEIGHTS = ("models/*.py", "stages/models.py")
 _LOSSES = ("training/losses/*.py", "training/signals/*.py")
-_TRAINING = (*_WEIGHTS, "stages/training.py", "training/*.py", "training/objectives/*.py", *_LOSSES)
+_TRAINING = (
+    *_WEIGHTS,
+    "stages/training.py",
+    "training/*.py",
+    "training/feeds/*.py",
+    "training/objectives/*.py",
+    *_LOSSES,
+)
 _ASKING = (
     "stages/teaching.py",
     "stages/egress.py",
@@ -52,6 +59,8 @@ BUNDLES: dict[str, tuple[str, ...]] = {
         "filtering/_*.py",
         "stages/inheritance.py",
         "stages/leakage.py",
+        "stages/ratings.py",
+        "stages/review.py",
         "stages/teacher_model.py",
         "knowledge/prompts.py",
     ),
@@ -69,6 +78,7 @@ BUNDLES: dict[str, tuple[str, ...]] = {
     "control_checkpoint": _TRAINING,
     "eval_report": ("evaluation/*.py", "stages/teacher_outputs.py", *_ASKING),
     "deployed_student": ("deployment/*.py",),
+    "review_import": ("filtering/_review.py",),
 }
 
 #: Files that shape no content: how processes are started, what is stored on the way, how reports look.
@@ -89,6 +99,7 @@ PLUMBING = (
     "stages/metering.py",
     "stages/plugins.py",
     "stages/project.py",
+    "stages/review_files.py",
     "teachers/_holder.py",
     "teachers/_journal.py",
     "teachers/_journal_postgres.py",

@@ -15,6 +15,7 @@ from distill_dagster.config.endpoint import EndpointOptions
 from distill_dagster.config.prices import BudgetOptions, PriceEntry, PricesConfig
 from distill_dagster.config.recipe import Recipe, Term
 from distill_dagster.config.recorded import RecordedOptions
+from distill_dagster.config.review import ReviewOptions
 from distill_dagster.config.source import (
     Columns,
     DataFile,
@@ -25,7 +26,7 @@ from distill_dagster.config.source import (
     Split,
     TaskSpec,
 )
-from distill_dagster.config.strict import Name, Strict, free, identity
+from distill_dagster.config.strict import Name, Strict, free, identity, later
 
 __all__ = [
     "KINDS",
@@ -50,6 +51,7 @@ __all__ = [
     "Prompt",
     "Recipe",
     "RecordedOptions",
+    "ReviewOptions",
     "Sampling",
     "ScheduleOptions",
     "SourceConfig",
@@ -294,6 +296,9 @@ class PipelineConfig(Strict):
     filtering_mode: Literal["first", "all"] = Field(
         default="first", description="Stop at the first failing rule, or score all"
     )
+    review: ReviewOptions | None = later(
+        None, description="People read a sample of the data set; `distill-dagster review` writes it and takes verdicts"
+    )
     student: StudentOptions = Field(default_factory=StudentOptions)
     training: Recipe = Field(default_factory=Recipe)
     control: ControlOptions = Field(default_factory=ControlOptions)
@@ -309,7 +314,7 @@ class PipelineConfig(Strict):
         if self.data_from is None and self.teacher is None:
             raise ValueError("give `teacher`, or `data_from` to use another pipeline's data")
         if self.data_from is not None:
-            for field in ("teacher", "knowledge", "filtering", "filtering_mode"):
+            for field in ("teacher", "knowledge", "filtering", "filtering_mode", "review"):
                 if field in self.model_fields_set:
                     raise ValueError(f"`{field}` belongs to pipeline {self.data_from!r}, whose data `data_from` reads")
         return self

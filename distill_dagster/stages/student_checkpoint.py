@@ -8,7 +8,7 @@ from distill_dagster.config.models import identity
 from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
-from distill_dagster.stages import teacher_signals, training
+from distill_dagster.stages import review, teacher_signals, training
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.training.objectives.base import needs
 
@@ -28,6 +28,7 @@ def node(pipeline: PipelineContext) -> Node:
         config=identity(pipeline.config.training),
         make=lambda job: make(job, pipeline),
         title="The student after training on gold and teacher examples",
+        admit=review.admits("data"),
     )
 
 

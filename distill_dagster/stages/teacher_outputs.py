@@ -14,7 +14,7 @@ from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.records import tables
-from distill_dagster.stages import egress, teaching
+from distill_dagster.stages import egress, ratings, teaching
 from distill_dagster.stages.context import PipelineContext, prompts_by
 from distill_dagster.storage.store import Version
 from distill_dagster.teachers import recorded
@@ -53,6 +53,7 @@ def node(pipeline: PipelineContext) -> Node:
             "sampling": identity(teacher.sampling),
             **retrieval,
             **egress.identity(pipeline),
+            **ratings.identity(pipeline),
         },
         make=lambda job: make(job, pipeline),
         title="The teacher's answers on D_U, with every call",
@@ -86,6 +87,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         harvest.candidates += found.candidates
         harvest.judgements += found.judgements
         harvest.comparisons += found.comparisons
+        harvest.ratings += found.ratings
     egress.mark(harvest.candidates)
     candidates = tables.build("candidate", harvest.candidates)
     call_table, input_table = tables.build("call", book.calls), tables.build("call_input", book.inputs)
@@ -113,6 +115,8 @@ def make(job: Job, pipeline: PipelineContext) -> None:
             place, tables.build("call_input", rows)["ref_no"], passages["passage_no"], "passages that calls read"
         )
         job.draft.write_table("passage", passages, side=True)
+    if ratings.wanted(pipeline):
+        job.draft.write_table("rating", ratings.table(harvest))
     if harvest.judgements:
         job.draft.write_table("judgement", tables.build("judgement", harvest.judgements), side=True)
     job.notes["counts"] = {
