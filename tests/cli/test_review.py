@@ -118,6 +118,8 @@ def test_from_the_sample_to_the_data_set(project: Tiny) -> None:
     assert reasons == ["human_review.critical", "human_review.disputed", "human_review.unsure", *[None] * 27]
     look = found[ids[0]]["looks"][-1]
     assert look["rule"] == "human_review" and look["detail"] == "anna: reject [wrong colour]; ben: reject"
+    said = command(project, "why-dropped", "parcels", ids[0])
+    assert "dropped: human_review.critical" in said.out and "anna" not in said.out  # the source shows no text
     funnel = made.record["notes"]["funnel"]
     assert funnel["kept"] == before.record["notes"]["funnel"]["kept"] - 3
     notes = made.record["notes"]["review"]
@@ -236,6 +238,33 @@ def test_a_sample_of_dropped_records_says_what_was_dropped_wrongly(project: Tiny
     notes = filtered(project).record["notes"]["review"]
     assert notes["dropped"] == {"reviewed": 5, "accepted": 5}
     assert notes["critical"]["all"]["records"] == 4
+
+
+@pytest.mark.parametrize("action", ["mask", "drop"])
+def test_personal_data_is_shown_to_nobody(tmp_path: Path, action: str) -> None:
+    project = project_with(tmp_path / "private", "review: {}\n")
+    address = "anna.smith@mail-post.net"
+    lines = [
+        {**row, "text": f"{row['text']} {address}" if at % 2 else row["text"]}
+        for at, row in enumerate(tiny.rows("s", 90))
+    ]
+    project.write_lines("seeds.jsonl", lines)
+    project.write_lines("answers.jsonl", [{**row, "said": row["colour"]} for row in lines])
+    project.edit("pipeline.yaml", "[refusal, exact_duplicate]", f"[{{name: pii, action: {action}}}]")
+    dropped = filtered(project).record["notes"]["funnel"].get("dropped: pii", 0)
+    found = [row for row in decisions(filtered(project)).values() if row["verdict"] == "drop"]
+    assert len(found) > 5 if action == "drop" else not found and not dropped
+    out = ("--out", sample_path(project), "--sample", "90", "--dropped", "90")
+    assert command(project, "review", "export", "parcels", *out).code == 0
+    assert address not in Path(sample_path(project)).read_text("utf-8-sig")
+    rows = rows_of(project, "sample.csv")
+    assert any("[EMAIL" in row["question"] for row in rows) == (action == "mask") and len(rows) > 10
+    back = hand_back(project, "a.csv", judged(rows, {0: "reject"}, "anna"))
+    assert command(project, "review", "import", "parcels", str(back)).code == 0
+    # What is rejected stands there unmasked afterwards; a second reviewer's file of the same sample still fits.
+    filtered(project)
+    second = hand_back(project, "b.csv", judged(rows, {}, "ben"))
+    assert command(project, "review", "import", "parcels", str(second)).code == 0
 
 
 def test_label_studio_there_and_back(project: Tiny) -> None:
