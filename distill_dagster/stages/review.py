@@ -9,7 +9,7 @@ stale, and with it all that is made of it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from distill_dagster.deployment import gate
 from distill_dagster.errors import ConfigError, GateError, StoreError
 from distill_dagster.evaluation import review as evaluation
 from distill_dagster.filtering._review import rulings
-from distill_dagster.lineage.graph import Parent
+from distill_dagster.lineage.graph import Parent, anything
 from distill_dagster.lineage.threads import At, newest
 from distill_dagster.records.messages import text_of
 from distill_dagster.stages.context import PipelineContext
@@ -140,13 +140,13 @@ def require_released(data: Version, run: str) -> None:
         )
 
 
-def admits(role: str):
-    """What a node asks of its data before it consumes it: that its review has passed."""
+def admits(pipeline: PipelineContext, role: str) -> Callable[[Mapping[str, Version], Mapping[str, str]], None]:
+    """What a node asks of its data before it consumes it: that its review has passed. A pilot asks nothing."""
 
     def admit(inputs: Mapping[str, Version], runs: Mapping[str, str]) -> None:
         require_released(inputs[role], runs[role])
 
-    return admit
+    return admit if pipeline.source.limit is None else anything
 
 
 # --- the sample -----------------------------------------------------------------------------------------------------

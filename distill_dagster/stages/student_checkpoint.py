@@ -28,7 +28,7 @@ def node(pipeline: PipelineContext) -> Node:
         config=identity(pipeline.config.training),
         make=lambda job: make(job, pipeline),
         title="The student after training on gold and teacher examples",
-        admit=review.admits("data"),
+        admit=review.admits(pipeline, "data"),
     )
 
 

@@ -195,6 +195,19 @@ def test_a_known_action_does_not_pass_the_gate(project: Tiny) -> None:
     assert made == ["made"]
 
 
+def test_a_pilot_is_not_held_up(project: Tiny) -> None:
+    for limit, refused in ((None, True), (20, False)):
+        built = project.project(limit)
+        admit = built.nodes["parcels", "student_checkpoint"].admit
+        for node in built.select("parcels", DATA):
+            made = materialize(node, built.store, Services(built.state))
+        if refused:
+            with pytest.raises(GateError):
+                admit({"data": made.version}, {"data": made.run})
+        else:
+            admit({"data": made.version}, {"data": made.run})
+
+
 FAULTS = [
     ({"record_id": "0" * 32}, "record '0{32}' is not in the newest data set"),
     ({"answer": "blue"}, "a cell was edited or moved"),
