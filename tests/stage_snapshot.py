@@ -62,6 +62,8 @@ BUNDLES: dict[str, tuple[str, ...]] = {
         "filtering/_*.py",
         "stages/inheritance.py",
         "stages/leakage.py",
+        "stages/ratings.py",
+        "stages/review.py",
         "stages/teacher_model.py",
         "knowledge/prompts.py",
     ),
@@ -79,6 +81,7 @@ BUNDLES: dict[str, tuple[str, ...]] = {
     "control_checkpoint": (*_TRAINING, "stages/seeds.py", "stages/arms/*.py", "stages/examination.py"),
     "eval_report": (*_EXAMINING, "stages/teacher_outputs.py", *_ASKING),
     "deployed_student": ("deployment/*.py",),
+    "review_import": ("filtering/_review.py",),
 }
 
 #: Files that shape no content: how processes are started, what is stored on the way, how reports look.
@@ -100,6 +103,7 @@ PLUMBING = (
     "stages/metering.py",
     "stages/plugins.py",
     "stages/project.py",
+    "stages/review_files.py",
     "teachers/_holder.py",
     "teachers/_journal.py",
     "teachers/_journal_postgres.py",

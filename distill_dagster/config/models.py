@@ -15,6 +15,7 @@ from distill_dagster.config.endpoint import EndpointOptions
 from distill_dagster.config.prices import BudgetOptions, PriceEntry, PricesConfig
 from distill_dagster.config.recipe import Recipe, Term
 from distill_dagster.config.recorded import RecordedOptions
+from distill_dagster.config.review import ReviewOptions
 from distill_dagster.config.source import (
     Columns,
     DataFile,
@@ -51,6 +52,7 @@ __all__ = [
     "Prompt",
     "Recipe",
     "RecordedOptions",
+    "ReviewOptions",
     "Sampling",
     "ScheduleOptions",
     "SourceConfig",
@@ -318,6 +320,9 @@ class PipelineConfig(Strict):
     filtering_mode: Literal["first", "all"] = Field(
         default="first", description="Stop at the first failing rule, or score all"
     )
+    review: ReviewOptions | None = later(
+        None, description="People read a sample of the data set; `distill-dagster review` writes it and takes verdicts"
+    )
     student: StudentOptions = Field(default_factory=StudentOptions)
     training: Recipe = Field(default_factory=Recipe)
     control: ControlOptions = Field(default_factory=ControlOptions)
@@ -335,7 +340,7 @@ class PipelineConfig(Strict):
         if self.teacher is not None and self.teachers is not None:
             raise ValueError("give `teacher` or `teachers`, not both")
         if self.data_from is not None:
-            for field in ("teacher", "teachers", "knowledge", "filtering", "filtering_mode"):
+            for field in ("teacher", "teachers", "knowledge", "filtering", "filtering_mode", "review"):
                 if field in self.model_fields_set:
                     raise ValueError(f"`{field}` belongs to pipeline {self.data_from!r}, whose data `data_from` reads")
         return self

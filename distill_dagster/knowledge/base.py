@@ -88,6 +88,7 @@ class Harvest:
     judgements: list[Row] = field(default_factory=list)
     comparisons: list[Row] = field(default_factory=list)
     features: list[Row] = field(default_factory=list)
+    ratings: list[Row] = field(default_factory=list)
 
 
 #: Yields the questions of a round, is sent their answers in the same order, and returns what came of all.

@@ -177,6 +177,36 @@ JUDGEMENT = pa.schema(
     ]
 )
 
+#: A judge's score of one answer to one seed, by criterion: what a rule on scores reads. Content, where a JUDGEMENT is
+#: evidence of its run.
+RATING = pa.schema(
+    [
+        ("rating_no", pa.int64()),
+        ("record_id", pa.string()),
+        ("seed_record_id", pa.string()),
+        ("task", pa.string()),
+        ("answer", pa.string()),
+        ("criterion", pa.string()),
+        ("score", pa.float64()),
+    ]
+)
+
+#: What one reviewer said of one record: accept, reject, unsure, or blank where the file came back without a verdict.
+#: `candidate_record_id` is the record's id, a hash of its content; `shown` is a digest of what the reviewer saw.
+VERDICT = pa.schema(
+    [
+        ("verdict_no", pa.int64()),
+        ("record_id", pa.string()),
+        ("candidate_record_id", pa.string()),
+        ("task", pa.string()),
+        ("reviewer", pa.string()),
+        ("verdict", pa.string()),
+        ("critical", pa.list_(pa.string())),
+        ("comment", pa.string()),
+        ("shown", pa.string()),
+    ]
+)
+
 #: Two answers to one seed, held against each other. `verdict` is ok (then `winner` is first or second), tie,
 #: same_answer, order_bias or failed (then `failure` is its class).
 COMPARISON = pa.schema(
@@ -336,6 +366,8 @@ NOT_IDENTITY = frozenset(
         "rejected_call_no",
         "example_no",
         "item_no",
+        "rating_no",
+        "verdict_no",
         "record_id",
         "source_row",
     }
@@ -351,6 +383,8 @@ TABLES = {
     "vote": VOTE,
     "feature": FEATURE,
     "judgement": JUDGEMENT,
+    "rating": RATING,
+    "verdict": VERDICT,
     "comparison": COMPARISON,
     "preference": PREFERENCE,
     "egress": EGRESS,

@@ -11,7 +11,7 @@ from distill_dagster.errors import TrainingError
 from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
-from distill_dagster.stages import examination, preference_pairs, seeds, teacher_signals, training, validation
+from distill_dagster.stages import examination, preference_pairs, review, seeds, teacher_signals, training, validation
 from distill_dagster.stages.context import PipelineContext, prompts_by
 from distill_dagster.training.objectives.base import from_pairs, needs
 
@@ -33,6 +33,7 @@ def node(pipeline: PipelineContext) -> Node:
         config={**identity(pipeline.config.training), **seeds.identity(pipeline)},
         make=lambda job: make(job, pipeline),
         title="The student after training on gold and teacher examples",
+        admit=review.admits(pipeline, "data"),
     )
 
 

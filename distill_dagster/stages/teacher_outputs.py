@@ -14,7 +14,7 @@ from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.records import tables
-from distill_dagster.stages import egress, panel, teaching
+from distill_dagster.stages import egress, panel, ratings, teaching
 from distill_dagster.stages.context import PipelineContext, prompts_by
 from distill_dagster.storage.store import Version
 from distill_dagster.teachers import recorded
@@ -56,6 +56,7 @@ def node(pipeline: PipelineContext) -> Node:
             **retrieval,
             **egress.identity(pipeline),
             **panel.described(pipeline, {member.teacher.name: _manner(member) for member in pipeline.panel}),
+            **ratings.identity(pipeline),
         },
         make=lambda job: make(job, pipeline),
         title="The teacher's answers on D_U, with every call",
@@ -106,6 +107,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
             ballots.append(found.candidates)
             harvest.judgements += found.judgements
             harvest.comparisons += found.comparisons
+            harvest.ratings += found.ratings
             harvest.features += found.features
         if pipeline.teachers is not None:
             for row in (row for rows in ballots for row in rows):
@@ -149,6 +151,8 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         laws.no_orphan(place, ballot_table["call_no"], call_table["call_no"], "votes")
         job.draft.write_table("vote", ballot_table, side=True)
         job.notes["vote"] = votes.note()
+    if ratings.wanted(pipeline):
+        job.draft.write_table("rating", ratings.table(harvest))
     if harvest.judgements:
         job.draft.write_table("judgement", tables.build("judgement", harvest.judgements), side=True)
     job.notes["counts"] = {
