@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from distill_dagster.config.models import identity
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.lineage.ledger import Ledger
@@ -42,7 +43,7 @@ def node(pipeline: PipelineContext) -> Node:
         key=(pipeline.key, "initial_student"),
         version=VERSION,
         parents=parents,
-        config={**student.model_dump(), "seed": pipeline.config.training.seed},
+        config={**identity(student), "seed": pipeline.config.training.seed},
         outside=lambda: reference(pipeline).outside() if local else {},
         make=lambda job: make(job, pipeline),
         title="The student before training: a base model, a preset, or another pipeline's student",

@@ -8,7 +8,8 @@ TASK.json:
     recipe: the fields of `Recipe`.
     template: chat (default) or plain.
     signals: `{"path": FILE, "teacher": VERSION}`, what a teacher said beforehand. Optional.
-    teacher: `{"path": FOLDER, "dtype": fp32 or bf16}`, a teacher to hold in memory. Optional.
+    teacher: `{"path": FOLDER, "dtype": fp32 or bf16}`, a teacher to hold in memory; its `sources` say
+        for which objectives: live (default), aligned (by bytes, with a tokenizer of its own). Optional.
     base_reference: what an adapter's `base.json` says beside the digest of its base. Optional.
     too_long: error (default) or drop, for records longer than the recipe's `max_length`.
     out: folder for the trained model.
@@ -156,7 +157,14 @@ def _signals(task: dict[str, Any], tokenizer: Any, template: Any) -> list[Any]:
         from distill_dagster.training.signals.live import LiveTeacher
 
         said = task["teacher"]
-        found.append(LiveTeacher(Path(said["path"]), tokenizer, said.get("dtype") or "fp32"))
+        if "live" in (said.get("sources") or ["live"]):
+            found.append(LiveTeacher(Path(said["path"]), tokenizer, said.get("dtype") or "fp32"))
+        if "aligned" in (said.get("sources") or []):
+            from distill_dagster.training.signals.aligned import AlignedTeacher
+
+            files = [task.get("examples") or task["texts"], task.get("validation")]
+            chats = [chat for file in files if file for chat in _conversations(file)]
+            found.append(AlignedTeacher(Path(said["path"]), tokenizer, chats, template, said.get("dtype") or "fp32"))
     return found
 
 

@@ -34,7 +34,7 @@ class Positions:
         project: From hidden states to logits; objectives that need only some columns may do without.
         head: Output layer (V × H, in the precision of its matrix products) and bias (V, or None), for objectives that
             never hold all logits; None where `hidden` holds logits already.
-        signals: What a teacher says about these positions, by where it comes from: `stored` or `live`.
+        signals: What a teacher says about these positions, by where it comes from: `stored`, `live` or `aligned`.
     """
 
     hidden: torch.Tensor
@@ -67,12 +67,13 @@ class Need:
     """What an objective needs a teacher for.
 
     Attributes:
-        source: stored: signals captured beforehand; live: the teacher itself, in memory.
+        source: stored: signals captured beforehand; live: the teacher itself, in memory; aligned: a teacher in memory
+            with a tokenizer of its own.
         k: How many tokens of each position; 0 for all (live only).
         temperature: At which temperature.
     """
 
-    source: Literal["stored", "live"]
+    source: Literal["stored", "live", "aligned"]
     k: int
     temperature: float
 
