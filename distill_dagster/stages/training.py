@@ -27,18 +27,20 @@ def run(
     vocabulary: int = 2048,
     name: str = "train",
     teaching: Mapping[str, Any] | None = None,
+    validation: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """Train a model on EXAMPLE rows and put its folder at `out`.
 
     The work folder outlives a crash, so the same action resumes from its last checkpoint. `teaching` names what a
-    teacher says beyond text, as `distill_dagster.training.process` takes it: `signals`, `teacher`.
+    teacher says beyond text, as `distill_dagster.training.process` takes it: `signals`, `teacher`. `validation` are
+    EXAMPLE rows whose loss is measured, and by which `early_stop` stops.
 
     Returns:
         The trainer's summary: steps, tokens, last loss, seconds.
     """
     import pyarrow.parquet as pq
 
-    from distill_dagster.training import adapters, launch
+    from distill_dagster.training import adapters, launch, rationale
 
     if not examples:
         raise TrainingError(
@@ -50,7 +52,7 @@ def run(
     work = job.work / name
     work.mkdir(parents=True, exist_ok=True)
     data = work / "examples.parquet"
-    pq.write_table(build("example", examples), data)
+    pq.write_table(build("example", rationale.rows(examples, recipe.rationale)), data)
     model_out = work / "model"
     task = {
         "examples": str(data),
@@ -60,7 +62,11 @@ def run(
         "work": str(work),
         "name": f"{job.node.key[0]}/{job.node.key[1]}",
         **(teaching or {}),
+        **_reference(job, recipe, start),
     }
+    if validation:
+        pq.write_table(build("example", validation), work / "validation.parquet")
+        task["validation"] = str(work / "validation.parquet")
     with job.services.training_session() as env:
         summary = launch.launch(
             task,
@@ -76,16 +82,16 @@ def run(
     return summary
 
 
-def base_reference(job: Job, recipe: Recipe) -> dict[str, Any]:
+def _reference(job: Job, recipe: Recipe, start: ModelReference | Path) -> dict[str, Any]:
     """What a training task is told of the parent `start`, for an adapter to be sealed with a reference to it.
 
     Versions of one owner's artifacts lie side by side, so the path holds from student_checkpoint and control_checkpoint
     and, being as deep, from deployed_student.
     """
-    if recipe.adapter is None:
+    if recipe.adapter is None or not isinstance(start, Path) or "start" not in job.inputs:
         return {}
     base = job.inputs["start"]
-    path = f"../../../{base.key[1]}/{base.version}/model"
+    path = f"../../../{base.key[1]}/{base.version}/{start.name}"
     return {"base_reference": {"artifact": "/".join(base.key), "version": base.version, "path": path}}
 
 
@@ -98,7 +104,7 @@ def weights(version: Version, name: str = "model") -> Path:
         said = adapter.reference(folder)
         owner, _, artifact = str(said.get("artifact") or "").partition("/")
         if artifact:
-            version.store.open((owner, artifact), said["version"]).local("model")
+            version.store.open((owner, artifact), said["version"]).local(Path(said["path"]).name)
     return folder
 
 

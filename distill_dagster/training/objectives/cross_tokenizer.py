@@ -86,8 +86,9 @@ class Objective:
         import torch
 
         hot = self.params.temperature
-        flat = torch.tensor([row for mine, _ in found.longer for row in mine])
-        owner = torch.tensor([number for number, (mine, _) in enumerate(found.longer) for _ in mine])
+        device = positions.hidden.device
+        flat = torch.tensor([row for mine, _ in found.longer for row in mine], device=device)
+        owner = torch.tensor([number for number, (mine, _) in enumerate(found.longer) for _ in mine], device=device)
         logits = positions.project(positions.hidden[flat]).float()[:, : found.words] / hot
         said = logits.log_softmax(-1).gather(1, positions.labels[flat][:, None])[:, 0]
         log_q = said.new_zeros(len(found.longer)).index_add(0, owner, said)

@@ -100,7 +100,7 @@ class AlignedTeacher:
                 raise TrainingError(
                     f"record {example.record_id}",
                     "the teacher has another tokenizer and never read this text, so it cannot be aligned.",
-                    "`cross_tokenizer` learns from the records themselves, not from samples or packed rows.",
+                    "`cross_tokenizer` learns from the records themselves, not from samples.",
                 )
             read.append(known[0])
             matched.append(known[1])
@@ -162,7 +162,8 @@ class AlignedBatch:
     def targets(self, temperature: float, k: int) -> Mapped:
         """The teacher's distribution over the student's tokens at `singles`, in their order."""
         rows = torch.tensor([row for _, row in self.singles], dtype=torch.long)
-        return Mapped(self.said, rows, self.both, self.teacher_words, self.closed, temperature, k)
+        device = self.said.hidden.device
+        return Mapped(self.said, rows.to(device), self.both.to(device), self.teacher_words, self.closed, temperature, k)
 
     @cached_property
     def both(self) -> torch.Tensor:
