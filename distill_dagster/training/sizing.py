@@ -202,10 +202,10 @@ def speed(config: Any, threads: int, seconds: float = 0.5) -> float:
     torch.set_num_threads(threads)
     try:
         left, right = torch.ones(512, config.hidden_size), torch.ones(config.hidden_size, inner)
-        left @ right
+        torch.mm(left, right)
         done, started = 0, time.perf_counter()
         while (elapsed := time.perf_counter() - started) < seconds:
-            left @ right
+            torch.mm(left, right)
             done += 1
         return 2 * 512 * config.hidden_size * inner * done / elapsed
     finally:
