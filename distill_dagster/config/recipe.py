@@ -83,15 +83,15 @@ class Recipe(Strict):
     save_precision: Literal["fp32", "fp16", "bf16"] = Field(
         default="fp32", description="Precision of the sealed weights"
     )
-    adapter: AdapterOptions | None = later(
-        None, description="Train an adapter beside a frozen model, by the extra `peft`; left out: the whole model"
-    )
     accumulate: int = later(1, ge=1, description="Batches of an optimizer step, one after the other")
     packing: bool = later(False, description="Records behind each other instead of padded; none sees another")
     processes: int = later(1, ge=1, description="Processes that share the batches of a step, by torchrun")
     early_stop: EarlyStop | None = later(None, description="Stop by the loss on validation records")
     rationale: RationaleOptions = later(RationaleOptions(), description="What is learned of the teacher's explanations")
     device: Literal["auto", "cpu", "cuda"] = free("auto", description="Where it runs; auto: a GPU where there is one")
+    adapter: AdapterOptions | None = later(
+        None, description="Train an adapter beside a frozen model, by the extra `peft`; left out: the whole model"
+    )
     checkpoint_every: int = free(100, ge=1, description="Steps between checkpoints to resume from")
     log_every: int = free(10, ge=1, description="Steps between lines of metrics.jsonl")
 

@@ -12,6 +12,7 @@ from distill_dagster.config.models import Recipe
 from distill_dagster.errors import TrainingError
 from distill_dagster.lineage.engine import Job
 from distill_dagster.records.tables import build
+from distill_dagster.stages import seeds
 from distill_dagster.stages.models import ModelReference
 from distill_dagster.storage.store import Version
 
@@ -62,7 +63,6 @@ def run(
         "work": str(work),
         "name": f"{job.node.key[0]}/{job.node.key[1]}",
         **(teaching or {}),
-        **_reference(job, recipe, start),
     }
     if validation:
         pq.write_table(build("example", validation), work / "validation.parquet")
@@ -82,16 +82,16 @@ def run(
     return summary
 
 
-def _reference(job: Job, recipe: Recipe, start: ModelReference | Path) -> dict[str, Any]:
-    """What a training task is told of the parent `start`, for an adapter to be sealed with a reference to it.
+def base_reference(job: Job, recipe: Recipe, index: int = 0) -> dict[str, Any]:
+    """What a training task of seed `index` is told of `start`, for an adapter to be sealed with a reference to it.
 
     Versions of one owner's artifacts lie side by side, so the path holds from student_checkpoint and control_checkpoint
     and, being as deep, from deployed_student.
     """
-    if recipe.adapter is None or not isinstance(start, Path) or "start" not in job.inputs:
+    if recipe.adapter is None:
         return {}
     base = job.inputs["start"]
-    path = f"../../../{base.key[1]}/{base.version}/{start.name}"
+    path = f"../../../{base.key[1]}/{base.version}/{seeds.start(base, index).name}"
     return {"base_reference": {"artifact": "/".join(base.key), "version": base.version, "path": path}}
 
 

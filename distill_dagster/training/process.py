@@ -124,7 +124,6 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
     place = str(task.get("name") or task["work"])
     # Without it cuBLAS refuses to be deterministic; it must be set before a GPU is touched.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    adapters.require(recipe, place)
     world = World.join(recipe.device)
     if recipe.accumulate % world.size:
         raise TrainingError(
@@ -132,6 +131,7 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
             f"{world.size} processes cannot share the {recipe.accumulate} batches of a step evenly.",
             "Make training.accumulate a multiple of the processes, and batch_tokens smaller to keep the step's size.",
         )
+    adapters.require(recipe, place)
     model, tokenizer = adapters.start(task["base"], recipe, place) or start(task["base"], recipe.seed)
     tuned = adapters.attach(model, recipe, place)
     if recipe.max_length > folders.context_length(model):
