@@ -28,7 +28,17 @@ def run(architecture: dict[str, Any], layers: int | None, recipe: dict[str, Any]
     from distill_dagster.training import adapters, sizing, trainer
     from distill_dagster.training.data import Example
 
-    said = Recipe(**{**recipe, "steps": 2, "log_every": 1, "checkpoint_every": 1000, "warmup_steps": 0})
+    said = Recipe(
+        **{
+            **recipe,
+            "steps": 2,
+            "log_every": 1,
+            "checkpoint_every": 1000,
+            "warmup_steps": 0,
+            "early_stop": None,
+            "device": "cpu",
+        }
+    )
     if any(name != "sft" for name in said.terms):
         said = said.model_copy(update={"objective": {"sft": 1.0}})
     adapters.require(said, "dry run")

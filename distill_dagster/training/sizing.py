@@ -67,7 +67,7 @@ class Sizes:
         logits: Logits of a batch, their logarithms and their gradient.
         checkpoint: The copy that a checkpoint writes from.
         peak: Most at once, the runtime included, but for the moments in which a checkpoint is written.
-        operations: Floating-point operations of an optimizer step.
+        operations: Floating-point operations of an optimizer step, in one process.
     """
 
     counts: Counts
@@ -179,6 +179,7 @@ def sizes(config: Any, recipe: Recipe) -> Sizes:
     passes = 6 if whole else 4
     attention = 4 * tokens * (length / 2) * counts.width * 3
     operations = passes * products * tokens + attention + (6 * counts.adapter * tokens)
+    operations *= max(1, recipe.accumulate // recipe.processes)
     return Sizes(
         counts=counts,
         trained=trained,

@@ -97,6 +97,8 @@ def test_what_an_adapter_saves_and_a_longer_batch_costs() -> None:
     small = sizing.sizes(config, Recipe(batch_tokens=1024, adapter={"r": 8}))
     four = sizing.sizes(config, Recipe(batch_tokens=1024, adapter={"kind": "qlora", "r": 8}))
     long = sizing.sizes(config, Recipe(batch_tokens=2048))
+    many = sizing.sizes(config, Recipe(batch_tokens=1024, accumulate=4))
+    assert many.operations == 4 * whole.operations and many.peak == whole.peak
     assert small.trained < 0.02 * whole.trained and small.optimizer < 0.02 * whole.optimizer
     assert four.weights < small.weights < 1.02 * whole.weights
     assert four.peak < small.peak < whole.peak < long.peak
