@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from distill_dagster import cli_lineage, cli_review, console
+from distill_dagster import cli_lineage, cli_plan, cli_review, console
 from distill_dagster.errors import DistillError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_lineage.app)
 app.add_typer(cli_review.app)
+app.add_typer(cli_plan.app)
 
 Config = Annotated[Path | None, typer.Option("--config", help="Folder of the YAML files.")]
 

@@ -99,6 +99,7 @@ PLUMBING = (
     "stages/__init__.py",
     "stages/domain_models.py",
     "stages/estimate.py",
+    "stages/plan.py",
     "stages/export.py",
     "stages/metering.py",
     "stages/plugins.py",
@@ -112,9 +113,11 @@ PLUMBING = (
     "teachers/budget.py",
     "teachers/journal.py",
     "training/doctor.py",
+    "training/dry_run.py",
     "training/launch.py",
     "training/metrics.py",
     "training/process.py",
+    "training/sizing.py",
 )
 #: Where every file belongs to a unit, or is plumbing.
 COVERED = (

@@ -234,6 +234,10 @@ class StudentOptions(Strict):
     )
     revision: str | None = None
     vocabulary: int = Field(default=2048, ge=300, description="Size of the tokenizer fitted for a preset")
+    architecture: str | None = free(
+        None,
+        description="A file with the model's config.json, for `distill-dagster plan` to read in place of the hub's",
+    )
 
 
 class ControlOptions(Strict):

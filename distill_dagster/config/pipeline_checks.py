@@ -44,6 +44,8 @@ def of_pipeline(pipeline: PipelineConfig, document: Document, tasks: Sequence[st
     yield from _filtering(pipeline, document, tasks)
     yield from _recipe(pipeline.training, ("training",), document)
     yield from _model(pipeline.student.base, pipeline.student.revision, ("student", "base"), document)
+    if pipeline.student.architecture is not None:
+        yield from _architecture(pipeline.student.architecture, document)
     fault = schedule.cron_fault(pipeline.schedule.cron)
     if fault:
         yield document.problem(("schedule", "cron"), f"{fault}.", "For example `0 3 * * 1`: Mondays at three.")
@@ -58,6 +60,18 @@ def of_pipeline(pipeline: PipelineConfig, document: Document, tasks: Sequence[st
             yield document.problem(
                 ("gate", "floor", task), f"the source has no task {task!r}.", nearest(task, tasks or ())
             )
+
+
+def _architecture(text: str, document: Document) -> Iterator[Problem]:
+    """Is the model configuration that a plan would read there?"""
+    key = ("student", "architecture")
+    try:
+        path = paths.resolve(text, document.path.parent, str(document.path))
+    except ConfigError as error:
+        yield document.problem(key, error.reason, error.next_step)
+        return
+    if not path.is_file():
+        yield document.problem(key, f"there is no file {text!r} beside this one.", "Copy the model's config.json.")
 
 
 def _knowledge(pipeline: PipelineConfig, document: Document, tasks: Sequence[str] | None) -> Iterator[Problem]:

@@ -70,7 +70,7 @@ def base_of(folder: str | Path, base: str | Path | None = None) -> Path:
     said = reference(folder)
     if base is None and not said.get("path"):
         raise ModelError(str(folder), "it does not say where its base lies.", f"Give the base {said['digest']}.")
-    path = Path(base) if base is not None else (Path(folder) / said["path"]).resolve()
+    path = Path(base) if base is not None else _near(Path(folder), said)
     if not path.is_dir():
         known = said.get("artifact")
         where = f" It was {known}@{said.get('version')}." if known else ""
@@ -86,6 +86,15 @@ def base_of(folder: str | Path, base: str | Path | None = None) -> Path:
             f"it was trained on a base with digest {said['digest']}, and {path} has digest {digest}.",
             "Give the base that it was trained on.",
         )
+    return path
+
+
+def _near(folder: Path, said: Mapping[str, Any]) -> Path:
+    """Where `base.json` says; or, from a draft that is not in its place yet, where the artifact lies in that store."""
+    path = (folder / said["path"]).resolve()
+    if not path.is_dir() and said.get("artifact") and said.get("version"):
+        tail = Path(said["artifact"]) / str(said["version"]) / path.name
+        return next((above / tail for above in folder.resolve().parents if (above / tail).is_dir()), path)
     return path
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from distill_dagster.config.models import identity
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.lineage.ledger import Ledger
@@ -43,7 +44,7 @@ def node(pipeline: PipelineContext) -> Node:
         version=VERSION,
         parents=parents,
         config={
-            **student.model_dump(),
+            **identity(student),
             "seed": pipeline.config.training.seed,
             **(seeds.identity(pipeline) if student.base.startswith("preset:") else {}),
         },

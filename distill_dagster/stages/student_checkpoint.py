@@ -60,9 +60,10 @@ def _teaching(job: Job, pipeline: PipelineContext) -> dict[str, Any]:
     if "signals" in job.inputs:
         path = job.inputs["signals"].local("signals.parquet")
         found["signals"] = {"path": str(path), "teacher": job.inputs["teacher"].version}
-    if any(need.source == "live" for need in needs(pipeline.config.training)):
+    held = sorted({need.source for need in needs(pipeline.config.training)} - {"stored"})
+    if held:
         path = teacher_signals.weights(pipeline, job.inputs["teacher"])
-        found["teacher"] = {"path": str(path), "dtype": pipeline.teacher.dtype}
+        found["teacher"] = {"path": str(path), "dtype": pipeline.teacher.dtype, "sources": held}
     return found
 
 

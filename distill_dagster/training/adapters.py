@@ -47,7 +47,7 @@ def require(recipe: Recipe, place: str) -> None:
             place,
             f"`adapter: {{kind: qlora}}` keeps the base in 4 bits by bitsandbytes, which does not work here"
             f"{gpu} ({type(error).__name__}: {first}).",
-            "Install bitsandbytes on a machine with a GPU that it knows, or use `kind: lora`.",
+            "Install 'distill-dagster[qlora]' on a machine with a GPU that bitsandbytes knows, or use `kind: lora`.",
         ) from error
 
 
@@ -126,6 +126,7 @@ def attach(model: PreTrainedModel, recipe: Recipe, place: str) -> Any:
         lora_alpha=options.alpha,
         lora_dropout=options.dropout,
         target_modules=targets,
+        fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.modules()),  # GPT-2's layers
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng(devices=[]):
@@ -214,6 +215,7 @@ def save(
         "lora_alpha": options.alpha,
         "lora_dropout": options.dropout,
         "target_modules": sorted(tuned.peft_config["default"].target_modules),
+        "fan_in_fan_out": tuned.peft_config["default"].fan_in_fan_out,
         "inference_mode": True,
     }
     if options.save == "adapter":

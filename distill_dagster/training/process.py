@@ -9,7 +9,8 @@ TASK.json:
     recipe: the fields of `Recipe`.
     template: chat (default) or plain.
     signals: `{"path": FILE, "teacher": VERSION}`, what a teacher said beforehand. Optional.
-    teacher: `{"path": FOLDER, "dtype": fp32 or bf16}`, a teacher to hold in memory. Optional.
+    teacher: `{"path": FOLDER, "dtype": fp32 or bf16}`, a teacher to hold in memory; its `sources` say
+        for which objectives: live (default), aligned (by bytes, with a tokenizer of its own). Optional.
     base_reference: what an adapter's `base.json` says beside the digest of its base. Optional.
     too_long: error (default) or drop, for records longer than the recipe's `max_length`.
     out: folder for the trained model.
@@ -192,9 +193,19 @@ def _signals(task: dict[str, Any], tokenizer: Any, template: Any, device: Any) -
         from distill_dagster.training.signals.live import LiveTeacher
 
         said = task["teacher"]
-        teacher = LiveTeacher(Path(said["path"]), tokenizer, said.get("dtype") or "fp32")
-        teacher.model.to(device)
-        found.append(teacher)
+        sources, path, dtype = said.get("sources") or ["live"], Path(said["path"]), said.get("dtype") or "fp32"
+        held: list[Any] = []
+        if "live" in sources:
+            held.append(LiveTeacher(path, tokenizer, dtype))
+        if "aligned" in sources:
+            from distill_dagster.training.signals.aligned import AlignedTeacher
+
+            files = [task.get("examples") or task["texts"], task.get("validation")]
+            chats = [chat for file in files if file for chat in _conversations(file)]
+            held.append(AlignedTeacher(path, tokenizer, chats, template, dtype))
+        for teacher in held:
+            teacher.model.to(device)
+        found += held
     return found
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from distill_dagster.config.check import check
+from distill_dagster.errors import TrainingError
 from distill_dagster.models import adapter, folder
 from pipeline import tiny
 from pipeline.tiny import RECIPE, Tiny
@@ -67,3 +68,25 @@ def test_an_adapter_is_examined_deployed_and_started_from(tmp_path: Path) -> Non
     (config / "teacher.yaml").write_text(text.replace("{recipe: {", "{recipe: {adapter: {save: adapter}, "), "utf-8")
     (problem,) = check(config)
     assert "sealed whole" in str(problem) and "adapter" in str(problem)
+
+
+def test_a_student_with_another_tokenizer(tmp_path: Path) -> None:
+    """A preset has a tokenizer of its own; `divergence` refuses it and names the way, `cross_tokenizer` teaches it."""
+    project = tiny.finance(tmp_path)
+    config = tmp_path / "assets_config"
+    (config / "teacher.yaml").write_text("kind: teacher\nname: nano_teacher\nmodel: domain:teacher\n", "utf-8")
+    crossed = "objective: {sft: 0.5, cross_tokenizer: {weight: 0.5, temperature: 2, k: 32}}"
+    plain = "objective: {divergence: {signals: live}}"
+    own = OWN.replace('"domain:student_base"', "preset:nano, vocabulary: 300").replace(
+        "adapter: {r: 4, save: adapter}", plain
+    )
+    (config / "pipeline.yaml").write_text(own, "utf-8")
+    with pytest.raises(TrainingError, match="cross_tokenizer"):
+        project.run([*tiny.SOURCE, *tiny.DATA, "initial_student", "student_checkpoint"])
+    (config / "pipeline.yaml").write_text(own.replace(plain, crossed), "utf-8")
+    made = project.run([*tiny.SOURCE, *tiny.DATA, "initial_student", "student_checkpoint", "control_checkpoint"])
+    student = made["student_checkpoint"]
+    lines = (student.version.place / "runs" / student.run / "student_metrics.jsonl").read_text("utf-8").splitlines()
+    assert {"sft", "cross_tokenizer"} <= set(json.loads(lines[0]))
+    assert json.loads(lines[0])["cross_tokenizer"] > 0
+    assert "teacher" in {parent.role for parent in student.node.parents}

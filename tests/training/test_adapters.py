@@ -233,6 +233,25 @@ def test_what_is_missing_is_said_before_anything_starts(task: dict, monkeypatch,
         process.run(task)
 
 
+def test_qlora_where_bitsandbytes_works(task: dict, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason="an extra that the tests do without: distill-dagster[qlora]")
+    import warnings
+
+    from distill_dagster.training import folder, process
+
+    task["base_reference"] = {"path": "../base"}
+    for save in ("merged", "adapter"):
+        task |= {"out": str(tmp_path / save), "work": str(tmp_path / f"work {save}")}
+        task["recipe"] = {**RECIPE, "adapter": {**RECIPE["adapter"], "kind": "qlora", "save": save}}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            summary = process.run(task)
+        assert summary["loss"] < summary["first_loss"] and summary["parameters"] < 40_000
+    merged, alone = folder.load_model(tmp_path / "merged"), folder.load_model(tmp_path / "adapter")
+    for (name, one), other in zip(merged.named_parameters(), alone.parameters(), strict=True):
+        assert bool((one == other).all()), name
+
+
 def test_an_adapter_alone_needs_a_base_in_a_folder(task: dict, base: Path) -> None:
     from distill_dagster.training import process
 

@@ -34,7 +34,7 @@ class Positions:
         project: From hidden states to logits; objectives that need only some columns may do without.
         head: Output layer (V × H, in the precision of its matrix products) and bias (V, or None), for objectives that
             never hold all logits; None where `hidden` holds logits already.
-        signals: What is known beside the text, by where it comes from: `stored` and `live` are a teacher's
+        signals: What is known beside the text, by where it comes from: `stored`, `live` and `aligned` are a teacher's
             probabilities, `reference` the log-probability of each example under the student before training.
         measures: What a term found beside its value and wants in `metrics.jsonl`, under the names that its class lists
             in `measures`; means over the same as its value.
@@ -78,12 +78,13 @@ class Need:
     """What an objective needs a teacher for.
 
     Attributes:
-        source: stored: signals captured beforehand; live: the teacher itself, in memory.
+        source: stored: signals captured beforehand; live: the teacher itself, in memory; aligned: a teacher in memory
+            with a tokenizer of its own.
         k: How many tokens of each position; 0 for all (live only).
         temperature: At which temperature.
     """
 
-    source: Literal["stored", "live"]
+    source: Literal["stored", "live", "aligned"]
     k: int
     temperature: float
 

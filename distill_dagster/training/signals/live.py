@@ -41,7 +41,7 @@ class LiveTeacher:
             raise TrainingError(
                 str(path),
                 f"the teacher's tokenizer ({len(own):,} tokens) is not the student's ({len(tokenizer):,} tokens).",
-                "Start the student from a model with the teacher's tokenizer, or use `sft`.",
+                "Start the student from a model with the teacher's tokenizer, or use the objective `cross_tokenizer`.",
             )
         self.model = folder.load_model(path)
         self.padding = int(own.pad_token_id or 0)  # pyright: ignore[reportArgumentType]

@@ -168,7 +168,8 @@ class Stored:
                     f"these signals are of another {what} ({said[:12]}, not {wanted[:12]}).",
                     AGAIN
                     if what == "teacher"
-                    else "Start the student from a model with the teacher's tokenizer and chat template, or use `sft`.",
+                    else "Start the student from a model with the teacher's tokenizer and chat template, or use "
+                    "`cross_tokenizer` (a teacher in memory) or `sft`.",
                 )
         self._rows = {(row.example_id, row.token_hash): row for row in read(path)}
         self._records = {example_id for example_id, _ in self._rows}

@@ -1,0 +1,218 @@
+"""What training a model would take, from its configuration alone: parameters, memory, arithmetic, time.
+
+The model is built on torch's meta device, which keeps shapes and no numbers. All figures are for fp32 weights and AdamW
+on one device, and for batches in which every record is as long as `max_length` and every token carries a loss: what a
+run needs at most.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from distill_dagster.errors import ConfigError
+
+if TYPE_CHECKING:
+    from distill_dagster.config.models import Recipe
+
+#: Bytes of fp32, and of a weight in 4 bits with its scales.
+WIDE, NARROW = 4, 0.56
+#: Resident memory of a Python process with torch and transformers before there is a model (bytes).
+RUNTIME = 450_000_000
+#: What glibc's allocator takes for the library's own layers, whose many small tensors come and go, in multiples of what
+#: they keep. Measured with and without MALLOC_MMAP_THRESHOLD_; the fast path's few large ones need no more than 1.
+SPREAD = 1.8
+#: How much of the speed of a plain matrix product a whole training step reaches on a CPU.
+EFFICIENCY = 0.6
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Parameters of a model.
+
+    Attributes:
+        total: All, tied ones once.
+        head: The output layer's.
+        linear: Of the linear layers without it.
+        adapter: Of the recipe's adapter, or 0.
+        layers: Decoder layers.
+        floats: Numbers that one layer keeps of a token for the backward pass.
+        copies: Weights of one layer that the fast path lays side by side.
+        width: Key heads' width times layers, for attention's own products (numbers).
+    """
+
+    total: int
+    head: int
+    linear: int
+    adapter: int
+    layers: int
+    floats: int
+    copies: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a training process would hold (bytes) and compute.
+
+    Attributes:
+        counts: Parameters.
+        trained: Parameters with gradients.
+        weights: All weights, as they are kept.
+        gradients: Of the trained ones.
+        optimizer: Two moments each.
+        activations: What the forward pass keeps for the backward pass, with weights laid side by side or in bf16.
+        logits: Logits of a batch, their logarithms and their gradient.
+        checkpoint: The copy that a checkpoint writes from.
+        peak: Most at once, the runtime included, but for the moments in which a checkpoint is written.
+        operations: Floating-point operations of an optimizer step, in one process.
+    """
+
+    counts: Counts
+    trained: int
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    checkpoint: int
+    peak: int
+    operations: float
+
+
+def config_of(architecture: Mapping[str, Any], place: str, layers: int | None = None) -> Any:
+    """The model configuration of a `config.json`; `layers` asks for fewer decoder layers than it says.
+
+    Raises:
+        ConfigError: It names no architecture that transformers knows.
+    """
+    from transformers import AutoConfig
+
+    said = {key: value for key, value in architecture.items() if key not in ("model_type", "source")}
+    if layers is not None:
+        said = {key: value for key, value in said.items() if key not in ("layer_types", "n_layer")}
+        said["num_hidden_layers"] = layers
+    try:
+        return AutoConfig.for_model(str(architecture["model_type"]), **said)
+    except (KeyError, ValueError, TypeError) as error:
+        raise ConfigError(
+            place, f"it describes no model that transformers knows ({error}).", "See the model's config.json."
+        ) from error
+
+
+def build(config: Any, device: str = "meta") -> Any:
+    """A causal language model of a configuration: on `meta` without numbers, on `cpu` with random weights, fp32."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device(device):
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+
+
+def count(config: Any, recipe: Recipe) -> Counts:
+    """Parameters of a model, and what its layers keep of a token."""
+    model = build(config)
+    head = model.get_output_embeddings()
+    linear = {
+        name: module
+        for name, module in model.named_modules()
+        if type(module).__name__ in ("Linear", "Conv1D") and module is not head
+    }
+    adapter = 0
+    if recipe.adapter is not None:
+        wanted = recipe.adapter.targets
+        for name, module in linear.items():
+            if wanted == "auto" or name.rsplit(".", 1)[-1] in wanted or name in wanted:
+                adapter += recipe.adapter.r * sum(module.weight.shape)
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    keys = size * (getattr(config, "num_key_value_heads", None) or heads)
+    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    fast = _fast(config) and recipe.adapter is None
+    # Counted with saved-tensor hooks on Llama layers: what attention, norms and the gated feed-forward part keep.
+    floats = (9 if fast else 8) * config.hidden_size + (3 if fast else 2) * keys + 4 * inner
+    copies = config.hidden_size * (size * heads + 2 * keys + 2 * inner) if fast else 0
+    return Counts(
+        total=sum(entry.numel() for entry in model.parameters()),
+        head=head.weight.numel(),
+        linear=sum(module.weight.numel() for module in linear.values()),
+        adapter=adapter,
+        layers=config.num_hidden_layers,
+        floats=floats,
+        copies=copies,
+        width=size * heads * config.num_hidden_layers,
+    )
+
+
+def _fast(config: Any) -> bool:
+    """Would the Llama fast path take it? See `distill_dagster.models.llama.supports`."""
+    return config.model_type == "llama" and not config.attention_bias and not config.mlp_bias
+
+
+def sizes(config: Any, recipe: Recipe) -> Sizes:
+    """Memory and arithmetic of training a model by a recipe."""
+    counts = count(config, recipe)
+    trained = counts.adapter or counts.total
+    length = min(recipe.max_length, recipe.batch_tokens)
+    tokens = recipe.batch_tokens // length * length
+    whole = recipe.adapter is None
+    if recipe.adapter is not None and recipe.adapter.kind == "qlora":
+        weights = WIDE * (counts.total - counts.linear + counts.adapter) + NARROW * counts.linear
+    else:
+        weights = WIDE * (counts.total + counts.adapter)
+    half = 2 * (counts.linear + counts.head) if recipe.precision == "bf16" else 0
+    activations = WIDE * (tokens * counts.floats * counts.layers + counts.copies * counts.layers) + half
+    dense = "sft" in recipe.terms
+    logits = (3 if dense else 1) * WIDE * tokens * config.vocab_size
+    if not dense:
+        logits = min(logits, 256 << 20)
+    gradients, optimizer = WIDE * trained, 2 * WIDE * trained
+    if whole:
+        logits += WIDE * counts.head  # a tied layer's gradient comes from both its ends
+    checkpoint = gradients + optimizer
+    # What the allocator takes for activations it rarely gives back, so gradients come on top of them.
+    spread = 1.0 if counts.copies else SPREAD
+    peak = RUNTIME + weights + optimizer + gradients + max(spread * activations + logits, gradients)
+    products = counts.linear + counts.head
+    passes = 6 if whole else 4
+    attention = 4 * tokens * (length / 2) * counts.width * 3
+    operations = passes * products * tokens + attention + (6 * counts.adapter * tokens)
+    operations *= max(1, recipe.accumulate // recipe.processes)
+    return Sizes(
+        counts=counts,
+        trained=trained,
+        weights=int(weights),
+        gradients=gradients,
+        optimizer=optimizer,
+        activations=int(activations),
+        logits=int(logits),
+        checkpoint=checkpoint,
+        peak=int(peak),
+        operations=float(operations),
+    )
+
+
+def speed(config: Any, threads: int, seconds: float = 0.5) -> float:
+    """Floating-point operations a second of this machine, in the matrix products of such a model (fp32)."""
+    import torch
+
+    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        left, right = torch.ones(512, config.hidden_size), torch.ones(config.hidden_size, inner)
+        torch.mm(left, right)
+        done, started = 0, time.perf_counter()
+        while (elapsed := time.perf_counter() - started) < seconds:
+            torch.mm(left, right)
+            done += 1
+        return 2 * 512 * config.hidden_size * inner * done / elapsed
+    finally:
+        torch.set_num_threads(before)
+
+
+def step_seconds(found: Sizes, rate: float) -> float:
+    """Seconds an optimizer step would take at that rate of matrix products."""
+    return found.operations / (rate * EFFICIENCY)
