@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from distill_dagster.models import llama
+from distill_dagster.training import layers
 from distill_dagster.training.data import Example
 from distill_dagster.training.objectives.base import Positions
 
@@ -61,6 +62,12 @@ class Forward:
         self.model = model
         self.precision = precision
         self.way = "unknown"
+        self.watch = layers.Watch()
+
+    def look(self, watch: layers.Watch) -> None:
+        """Keep these layers, too, from now on. The fast path computes some of them at a few positions only."""
+        self.watch |= watch
+        self.way = "unknown"
 
     def __call__(self, examples: list[Example], padding: int) -> Positions:
         """The positions of a batch that carry a loss; there may be none."""
@@ -69,14 +76,17 @@ class Forward:
         if self.way == "unknown":
             self.way = self._choose(ids[:2], torch.arange(ids[:2].numel()))
         view = llama.Llama(self.model, self.precision == "bf16") if self.way == "llama" else None
+        with layers.recording(self.model, self.watch) as kept:
+            hidden = self._hidden(ids, places, view)
         return Positions(
-            hidden=self._hidden(ids, places, view),
+            hidden=hidden,
             labels=labels,
             weights=weight,
             rows=rows,
             examples=examples,
             project=lambda states: self._project(states, view),
             head=self._head(view),
+            layers=kept.weigh(examples, ids.shape[1], places, weight) if self.watch else None,
         )
 
     def _hidden(self, ids: torch.Tensor, places: torch.Tensor, view: llama.Llama | None) -> torch.Tensor:
@@ -119,7 +129,7 @@ class Forward:
         try:
             expected = self.model(input_ids=ids, use_cache=False).logits.flatten(0, 1).float()
             for way in ("llama", "decoder"):
-                if way == "llama" and not llama.supports(self.model):
+                if way == "llama" and (self.watch or not llama.supports(self.model)):
                     continue
                 self.way = way
                 view = llama.Llama(self.model) if way == "llama" else None

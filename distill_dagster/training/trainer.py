@@ -17,7 +17,7 @@ import torch
 from distill_dagster.config.models import Recipe, identity
 from distill_dagster.errors import TrainingError
 from distill_dagster.records.identity import digest
-from distill_dagster.training import checkpoint, metrics
+from distill_dagster.training import checkpoint, features, metrics
 from distill_dagster.training.data import Example
 from distill_dagster.training.feeds.base import Setting
 from distill_dagster.training.feeds.base import build as build_feed
@@ -127,7 +127,9 @@ class _Run:
             name: (weight, term) for name, (weight, term) in built.items() if weight or not getattr(term, "need", None)
         }
         self.forward = Forward(model, recipe.precision)
-        self.parameters = {name: entry for name, entry in model.named_parameters() if entry.requires_grad}
+        learned = features.bind(self.terms, self.forward, signals, recipe.seed)
+        self.parameters = {name: entry for name, entry in model.named_parameters() if entry.requires_grad} | learned
+        self.beside = sum(entry.numel() for entry in learned.values())
         # Norms are vectors; an embedding's rows are as rare as its words, so decay would only shrink the rare ones.
         inputs = model.get_input_embeddings().weight
         kept = [entry for entry in self.parameters.values() if entry.dim() < 2 or entry is inputs]
@@ -174,7 +176,7 @@ class _Run:
             "epochs": self.tokens / sum(len(example.ids) for example in self.examples),
             "tokens": self.tokens,
             "answer_tokens": self.learned,
-            "parameters": sum(entry.numel() for entry in self.parameters.values()),
+            "parameters": sum(entry.numel() for entry in self.parameters.values()) - self.beside,
             "seconds": self.elapsed,
             "tokens_per_second": self.tokens / max(self.elapsed, 1e-9),
             "resumed_from": resumed,

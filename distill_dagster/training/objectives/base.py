@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from distill_dagster.training.data import Example
+    from distill_dagster.training.layers import Layers
 
 PACKAGE = "distill_dagster.training.objectives"
 
@@ -35,6 +36,7 @@ class Positions:
         head: Output layer (V × H, in the precision of its matrix products) and bias (V, or None), for objectives that
             never hold all logits; None where `hidden` holds logits already.
         signals: What a teacher says about these positions, by where it comes from: `stored` or `live`.
+        layers: What the student's layers said about all positions of the batch; None where no term asks.
     """
 
     hidden: torch.Tensor
@@ -45,6 +47,7 @@ class Positions:
     project: Callable[[torch.Tensor], torch.Tensor]
     head: tuple[torch.Tensor, torch.Tensor | None] | None = None
     signals: Mapping[str, Any] = field(default_factory=dict)
+    layers: Layers | None = None
 
     @property
     def record_ids(self) -> list[str]:
@@ -81,7 +84,8 @@ class Objective(Protocol):
     """One term of a training loss. A term of weight w adds w times its value.
 
     A term with parameters has a class `Params` (a config model) and takes one; a term that learns from a teacher's
-    probabilities says so in `need`; one that learns from other batches than the records themselves names them in
+    probabilities says so in `need`; one that learns from a teacher's layers has a method `bind`
+    (`distill_dagster.training.features`); one that learns from other batches than the records themselves names them in
     `feed` (`distill_dagster.training.feeds`).
     """
 
