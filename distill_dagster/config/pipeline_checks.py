@@ -120,6 +120,9 @@ def _recipe(recipe: Recipe, key: Key, document: Document) -> Iterator[Problem]:
     if recipe.early_stop is not None and key != ("training",):
         reason = "validation records are for choices about students; a teacher is fitted on D_T alone."
         yield document.problem((*key, "early_stop"), reason, "Leave it out.")
+    if recipe.adapter is not None and recipe.adapter.save == "adapter" and key != ("training",):
+        reason = "a teacher that is fitted is sealed whole, so that every student finds it in one place."
+        yield document.problem((*key, "adapter", "save"), reason, "Use `save: merged`.")
     known = blocks(*OBJECTIVES)
     for name, (_, params) in recipe.terms.items():
         at = (*key, "objective", name)
@@ -142,8 +145,6 @@ def _recipe(recipe: Recipe, key: Key, document: Document) -> Iterator[Problem]:
             yield document.problem(at, "a teacher that is fitted has no teacher itself.", "Use `sft`.")
         elif recipe.rationale.mode == "multi_task" and (need is not None or hasattr(built, "feed")):
             reason = "rationale.mode multi_task teaches two texts a record; this objective learns from something else."
-                "rationale.mode multi_task teaches two texts a record, and this objective learns from something else."
-            )
             yield document.problem(at, reason, "Use `sft`, or another rationale.mode.")
         elif need is not None and need.source == "stored" and recipe.rationale.mode == "in_answer":
             reason = "stored signals are of the answers alone, and rationale.mode in_answer trains on more."

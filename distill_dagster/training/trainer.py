@@ -351,7 +351,8 @@ class _Run:
     def _fingerprint(self) -> str:
         """What a checkpoint must agree with: initial weights, data and recipe."""
         whole = hashlib.sha256()
-        for name, parameter in self.parameters.items():
+        # Those that stay frozen, too, and those that are learned beside the model.
+        for name, parameter in {**dict(self.model.named_parameters()), **self.parameters}.items():
             whole.update(name.encode())
             whole.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         for example in self.examples:
