@@ -62,7 +62,7 @@ def bind(
     if teacher is None:
         raise TrainingError(
             f"training.objective.{next(iter(asking))}",
-            "it learns from a teacher's layers, and there is no teacher in memory.",
+            "it learns from a teacher's layers, and there is no teacher in memory that shows them.",
             "Train through a pipeline with a local teacher, or give `train` a LiveTeacher.",
         )
     import torch
