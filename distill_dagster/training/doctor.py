@@ -260,6 +260,35 @@ def _packed() -> Finding:
     return Finding("packed = padded", says, _apart(_loss(model, Objective()(packed)), ours), 1e-5)
 
 
+def _layers() -> Finding:
+    from types import SimpleNamespace
+
+    import torch
+
+    from distill_dagster.training import features
+    from distill_dagster.training.forward import Forward
+    from distill_dagster.training.objectives.base import build
+
+    (model, examples), (teacher, _) = _model(), _model()
+    terms = {name: (1.0, build(name, {"layers": "uniform"})) for name in ("hidden", "attention", "relation")}
+    forward, live = Forward(model), SimpleNamespace(name="live", forward=Forward(teacher))
+    features.bind(terms, forward, [live], 0)
+
+    def take(batch: list[Any], share: float = 1.0) -> tuple[float, list[Any]]:
+        positions = forward(batch, 0)
+        with torch.no_grad():
+            positions.signals = {"live": SimpleNamespace(said=live.forward(batch, 0))}
+        value = torch.stack([term(positions) for _, term in terms.values()]).sum() * share
+        found = torch.autograd.grad(value, list(model.parameters()), materialize_grads=True)
+        return value.item(), list(found)
+
+    total = sum(len(example.ids) for example in examples)
+    parts = [take([example], len(example.ids) / total) for example in examples]
+    summed = sum(value for value, _ in parts), [torch.stack(x).sum(0) for x in zip(*(g for _, g in parts), strict=True)]
+    says = "hidden, attention and relation of a padded batch are those of its records alone"
+    return Finding("layers", says, _apart(take(examples), summed), 1e-5)
+
+
 def _cache() -> Finding:
     import numpy as np
     import torch
@@ -288,5 +317,6 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     _shift,
     _temperature,
     _accumulation,
+    _layers,
     _cache,
 )

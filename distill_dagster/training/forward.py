@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from distill_dagster.models import llama, packed
-from distill_dagster.training import adapters, packing
+from distill_dagster.training import adapters, layers, packing
 from distill_dagster.training.data import Example
 from distill_dagster.training.objectives.base import Positions
 
@@ -75,6 +75,13 @@ class Forward:
         self.way = "unknown"
         #: Whether batches are packed; None before the first one of several examples.
         self.packs: bool | None = None if packing else False
+        self.watch = layers.Watch()
+
+    def look(self, watch: layers.Watch) -> None:
+        """Keep these layers, too, from now on. The fast path computes some of them at a few positions only, and two
+        models must have their tokens at the same places, so batches are padded."""
+        self.watch |= watch
+        self.way, self.packs = "unknown", False
 
     def __call__(self, examples: list[Example], padding: int) -> Positions:
         """The positions of a batch that carry a loss, example by example; there may be none."""
@@ -91,7 +98,12 @@ class Forward:
         found = positions(ids, weights)
         view = llama.Llama(self.model, self.precision == "bf16") if self.way == "llama" else None
         places, *others = (part.to(self.model.device) for part in found)
-        return self._said(self._hidden(ids.to(self.model.device), places, view), others, examples, view)
+        with layers.recording(self.model, self.watch) as kept:
+            hidden = self._hidden(ids.to(self.model.device), places, view)
+        said = self._said(hidden, others, examples, view)
+        if self.watch:
+            said.layers = kept.weigh(examples, ids.shape[1], places, said.weights)
+        return said
 
     def _packed(self, examples: list[Example], padding: int, width: int | None = None) -> Positions:
         if self.way == "llama":
@@ -176,7 +188,7 @@ class Forward:
         try:
             expected = self.model(input_ids=ids, use_cache=False).logits.flatten(0, 1).float()
             for way in ("llama", "decoder"):
-                if way == "llama" and not llama.supports(self.model):
+                if way == "llama" and (self.watch or not llama.supports(self.model)):
                     continue
                 self.way = way
                 view = llama.Llama(self.model) if way == "llama" else None

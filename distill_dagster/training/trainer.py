@@ -17,7 +17,7 @@ import torch
 from distill_dagster.config.models import Recipe, identity
 from distill_dagster.errors import TrainingError
 from distill_dagster.records.identity import digest
-from distill_dagster.training import checkpoint, memory, metrics, rationale, reference
+from distill_dagster.training import checkpoint, features, memory, metrics, rationale, reference
 from distill_dagster.training.data import Example
 from distill_dagster.training.determinism import own_random, settled
 from distill_dagster.training.early_stop import Stopping
@@ -132,7 +132,9 @@ class _Run:
         self.judges = {"sft": (1.0, build("sft", {}))} if taught else self.terms
         self.terms = rationale.terms(self.terms, recipe.rationale, examples, build("sft", {}))
         self.forward = Forward(model, recipe.precision, recipe.packing)
-        self.parameters = {name: entry for name, entry in model.named_parameters() if entry.requires_grad}
+        learned = features.bind(self.terms, self.forward, signals, recipe.seed)
+        self.parameters = {name: entry for name, entry in model.named_parameters() if entry.requires_grad} | learned
+        self.beside = sum(entry.numel() for entry in learned.values())
         # Norms are vectors; an embedding's rows are as rare as its words, so decay would only shrink the rare ones.
         inputs = model.get_input_embeddings().weight
         kept = [entry for entry in self.parameters.values() if entry.dim() < 2 or entry is inputs]
@@ -191,7 +193,7 @@ class _Run:
             "epochs": self.tokens / sum(len(example.ids) for example in self.examples),
             "tokens": self.tokens,
             "answer_tokens": self.learned,
-            "parameters": sum(entry.numel() for entry in self.parameters.values()),
+            "parameters": sum(entry.numel() for entry in self.parameters.values()) - self.beside,
             "seconds": self.elapsed,
             "tokens_per_second": self.tokens / max(self.elapsed, 1e-9),
             "resumed_from": resumed,
@@ -335,7 +337,8 @@ class _Run:
     def _fingerprint(self) -> str:
         """What a checkpoint must agree with: initial weights, data and recipe."""
         whole = hashlib.sha256()
-        for name, parameter in self.model.named_parameters():  # those that stay frozen, too
+        # Those that stay frozen, too, and those that are learned beside the model.
+        for name, parameter in {**dict(self.model.named_parameters()), **self.parameters}.items():
             whole.update(name.encode())
             whole.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         for example in self.examples:

@@ -15,7 +15,8 @@ def test_every_check_passes_and_the_command_says_so() -> None:
     assert done.exit_code == 0, done.output
     said = json.loads(done.stdout)
     assert {check["name"] for check in said["checks"]} == {
-        "dense", "sparse", "sparse = dense", "packed = padded", "mask shift", "T²", "1×8 = 8×1", "cache round trip"
+        "dense", "sparse", "sparse = dense", "packed = padded", "mask shift", "T²", "1×8 = 8×1", "layers",
+        "cache round trip"
     }  # fmt: skip
     assert all(check["ok"] and check["error"] <= check["allowed"] for check in said["checks"])
     assert said["hardware"]["torch_threads"] >= 1 and said["hardware"]["torch"]
@@ -51,6 +52,22 @@ def test_a_wrong_loss_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(codec, "FINE", 3)
         assert not doctor._cache().ok
     assert doctor._cache().ok
+    from distill_dagster.training import layers
+
+    with monkeypatch.context() as patch:
+        # Padding would count as if it were the record's.
+        patch.setattr(layers.Layers, "weigh", leaking(layers.Layers.weigh))
+        assert not doctor._layers().ok
+    assert doctor._layers().ok
+
+
+def leaking(usual):
+    def weigh(self, examples, length, *others):
+        found = usual(self, examples, length, *others)
+        found.weights = found.weights.amax(1, keepdim=True).expand(-1, length)
+        return found
+
+    return weigh
 
 
 def test_the_command_fails_where_a_check_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from distill_dagster.training.data import Example
+    from distill_dagster.training.layers import Layers
 
 PACKAGE = "distill_dagster.training.objectives"
 
@@ -38,6 +39,7 @@ class Positions:
             probabilities, `reference` the log-probability of each example under the student before training.
         measures: What a term found beside its value and wants in `metrics.jsonl`, under the names that its class lists
             in `measures`; means over the same as its value.
+        layers: What the student's layers said about all positions of the batch; None where no term asks.
     """
 
     hidden: torch.Tensor
@@ -49,6 +51,7 @@ class Positions:
     head: tuple[torch.Tensor, torch.Tensor | None] | None = None
     signals: Mapping[str, Any] = field(default_factory=dict)
     measures: dict[str, float] = field(default_factory=dict)
+    layers: Layers | None = None
 
     @property
     def record_ids(self) -> list[str]:
@@ -93,7 +96,8 @@ class Objective(Protocol):
     """One term of a training loss. A term of weight w adds w times its value.
 
     A term with parameters has a class `Params` (a config model) and takes one; a term that learns from a teacher's
-    probabilities says so in `need`; one that learns from other batches than the records themselves names them in
+    probabilities says so in `need`; one that learns from a teacher's layers has a method `bind`
+    (`distill_dagster.training.features`); one that learns from other batches than the records themselves names them in
     `feed` (`distill_dagster.training.feeds`); one that compares itself with the student before training sets
     `reference` (`distill_dagster.training.reference`).
     """
