@@ -28,7 +28,8 @@ _DATA = ("domains/*.py", "stages/context.py")
 _LEAKS = ("stages/leakage.py", "filtering/_leakage.py", "filtering/_minhash.py", "filtering/_text.py")
 _WEIGHTS = ("models/*.py", "stages/models.py")
 _LOSSES = ("training/losses/*.py", "training/signals/*.py")
-_TRAINING = (*_WEIGHTS, "stages/training.py", "training/*.py", "training/objectives/*.py", *_LOSSES)
+_FEEDS = ("training/feeds/*.py",)
+_TRAINING = (*_WEIGHTS, "stages/training.py", "training/*.py", "training/objectives/*.py", *_FEEDS, *_LOSSES)
 _ASKING = (
     "stages/teaching.py",
     "stages/egress.py",
@@ -65,7 +66,7 @@ BUNDLES: dict[str, tuple[str, ...]] = {
         "stages/leakage.py",
     ),
     "initial_student": (*_WEIGHTS, "training/presets.py", "training/tokenizer.py"),
-    "student_checkpoint": _TRAINING,
+    "student_checkpoint": (*_TRAINING, "stages/rewarding.py"),
     "control_checkpoint": _TRAINING,
     "eval_report": ("evaluation/*.py", "stages/teacher_outputs.py", *_ASKING),
     "deployed_student": ("deployment/*.py",),

@@ -17,7 +17,7 @@ from distill_dagster.lineage.engine import Job, no_session
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.stages import training
 from distill_dagster.stages.context import PipelineContext
-from distill_dagster.training.objectives.base import needs
+from distill_dagster.training.objectives.base import needs, samples
 
 VERSION = "1"
 
@@ -47,8 +47,9 @@ def make(job: Job, pipeline: PipelineContext) -> None:
     first = max(multiples, default=1)
 
     def train(multiple: int) -> None:
-        # Gold has no teacher: whatever the student learns from one, its twin learns from labels alone.
-        objective = {"sft": 1.0} if needs(recipe) else recipe.objective
+        # Gold has no teacher: whatever the student learns from one, its twin learns from labels alone. So it does where
+        # the student learns from verdicts.
+        objective = {"sft": 1.0} if needs(recipe) or samples(recipe) else recipe.objective
         longer = recipe.model_copy(update={"steps": recipe.steps * multiple, "objective": objective})
         job.notes[f"training_{multiple}x"] = training.run(
             _watched(job, stop, talks=multiple == first),

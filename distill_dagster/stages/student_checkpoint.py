@@ -8,7 +8,7 @@ from distill_dagster.config.models import identity
 from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
-from distill_dagster.stages import teacher_signals, training
+from distill_dagster.stages import rewarding, teacher_signals, training
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.training.objectives.base import needs
 
@@ -24,8 +24,9 @@ def node(pipeline: PipelineContext) -> Node:
             Parent("data", (pipeline.data, "filtered_dataset")),
             Parent("start", (pipeline.key, "initial_student")),
             *_teachers(pipeline),
+            *rewarding.parents(pipeline),
         ),
-        config=identity(pipeline.config.training),
+        config={**identity(pipeline.config.training), **rewarding.identity(pipeline)},
         make=lambda job: make(job, pipeline),
         title="The student after training on gold and teacher examples",
     )
@@ -40,8 +41,8 @@ def _teachers(pipeline: PipelineContext) -> tuple[Parent, ...]:
     return tuple(parents)
 
 
-def _teaching(job: Job, pipeline: PipelineContext) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _teaching(job: Job, pipeline: PipelineContext, examples: list[dict[str, Any]]) -> dict[str, Any]:
+    found = rewarding.task(job, pipeline, examples) if "seeds" in job.inputs else {}
     if "signals" in job.inputs:
         path = job.inputs["signals"].local("signals.parquet")
         found["signals"] = {"path": str(path), "teacher": job.inputs["teacher"].version}
@@ -64,6 +65,6 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         recipe=recipe,
         out=job.draft.content / "model",
         name="student",
-        teaching=_teaching(job, pipeline),
+        teaching=_teaching(job, pipeline, examples),
     )
     job.notes["counts"] = {"examples": len(examples), "origins": laws.counts(row["origin"] for row in examples)}

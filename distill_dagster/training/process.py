@@ -9,6 +9,8 @@ TASK.json:
     template: chat (default) or plain.
     signals: `{"path": FILE, "teacher": VERSION}`, what a teacher said beforehand. Optional.
     teacher: `{"path": FOLDER, "dtype": fp32 or bf16}`, a teacher to hold in memory. Optional.
+    rewards: `{"path": FILE, "domain": NAME, "version": VERSION, "labels": {TASK: [LABEL]}}`, what a student's samples
+        are judged by: a parquet file with `record_id`, `task`, `facts` (JSON) and `answer`. Optional.
     too_long: error (default) or drop, for records longer than the recipe's `max_length`.
     out: folder for the trained model.
     work: folder for `metrics.jsonl`, checkpoints and `result.json`. One process at a time holds it.
@@ -124,6 +126,7 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
         validation=validation,
         progress=report,
         signals=_signals(task, tokenizer, template),
+        rewards=_rewards(task),
     )
     summary |= {"dropped_too_long": len(examples.dropped), "template": template}
     out = Path(task["out"])
@@ -151,6 +154,15 @@ def _signals(task: dict[str, Any], tokenizer: Any, template: Any) -> list[Any]:
         said = task["teacher"]
         found.append(LiveTeacher(Path(said["path"]), tokenizer, said.get("dtype") or "fp32"))
     return found
+
+
+def _rewards(task: dict[str, Any]) -> Any:
+    """Who judges a student's samples."""
+    if not task.get("rewards"):
+        return None
+    from distill_dagster.training import rewards
+
+    return rewards.load(task["rewards"])
 
 
 def start(base: str | dict[str, str], seed: int) -> tuple[Any, Any]:

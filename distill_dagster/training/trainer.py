@@ -28,6 +28,8 @@ from distill_dagster.training.schedule import rate
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from distill_dagster.training.rewards import Rewards
+
 Progress = Callable[[int, int, float], None]
 
 
@@ -61,6 +63,7 @@ def train(
     validation: Sequence[Example] = (),
     progress: Progress | None = None,
     signals: Sequence[Signals] = (),
+    rewards: Rewards | None = None,
 ) -> dict[str, Any]:
     """Train `model` in place, with AdamW (Loshchilov & Hutter 2019; no decay on norms and embeddings).
 
@@ -74,6 +77,7 @@ def train(
         validation: Encoded records whose loss is measured before and after.
         progress: Called with (step, steps, loss) at every logged step.
         signals: What a teacher says about examples, for objectives that ask for more than text.
+        rewards: Judges the student's samples, for objectives that learn from verdicts.
 
     Returns:
         Summary: steps, loss of the first and last logged steps, tokens, epochs, seconds, tokens a second, parameters.
@@ -84,7 +88,7 @@ def train(
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     with _settled(recipe):
-        return _Run(model, tokenizer, examples, recipe, path, signals).go(validation, progress)
+        return _Run(model, tokenizer, examples, recipe, path, signals, rewards).go(validation, progress)
 
 
 @contextmanager
@@ -117,9 +121,10 @@ class _Run:
         recipe: Recipe,
         folder: Path,
         signals: Sequence[Signals] = (),
+        rewards: Rewards | None = None,
     ) -> None:
         self.model, self.recipe, self.folder, self.examples = model, recipe, folder, examples
-        self.signals = signals
+        self.signals, self.rewards = signals, rewards
         self.padding = int(tokenizer.pad_token_id or 0)  # pyright: ignore[reportArgumentType]
         built = {name: (weight, build(name, params)) for name, (weight, params) in recipe.terms.items()}
         # A term of weight 0 is logged where it costs nothing; a teacher is not asked for it.
@@ -139,7 +144,7 @@ class _Run:
             foreach=True,
         )
         asked = [(name, term) for name, (weight, term) in self.terms.items() if weight]
-        self.feed = build_feed(asked, Setting(model, tokenizer, examples, recipe))
+        self.feed = build_feed(asked, Setting(model, tokenizer, examples, recipe, rewards))
         self.log = folder / metrics.FILE
         self.means = metrics.Means()
         self.step = self.tokens = self.learned = 0
@@ -180,6 +185,7 @@ class _Run:
             "resumed_from": resumed,
             "forward": self.forward.way,
         }
+        summary |= getattr(self.feed, "summary", dict)()
         if validation:
             summary |= {"validation_loss": self.loss(validation), "validation_loss_before": before}
         return summary
@@ -204,6 +210,8 @@ class _Run:
         if not math.isfinite(norm):
             raise self._trouble(f"the gradient is not finite (norm {norm})", chosen)
         self.optimizer.step()
+        for _, objective in self.terms.values():
+            values |= getattr(objective, "metrics", {})
         return {**values, "grad_norm": norm}
 
     def _positions(self, chosen: list[Example]) -> Positions:
@@ -227,6 +235,7 @@ class _Run:
         means = self.means.take()
         row = {"step": self.step, **means, "lr": self.optimizer.param_groups[0]["lr"], "tokens": self.tokens}
         row |= {"tokens_per_second": round(speed, 1), "elapsed": round(self.elapsed, 3)}
+        row |= getattr(self.feed, "metrics", dict)()
         with self.log.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
         if progress is not None:
@@ -260,6 +269,8 @@ class _Run:
         said: dict[str, Any] = {"recipe": identity(self.recipe), "data": whole.hexdigest()}
         if self.signals:
             said["signals"] = {source.name: source.digest for source in self.signals}
+        if self.rewards is not None:
+            said["rewards"] = self.rewards.digest
         return digest(said)
 
     def _checkpoint(self) -> None:

@@ -20,7 +20,9 @@ def known_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline_checks, "blocks", registry.blocks)
 
 
-@pytest.mark.parametrize("folder", ["assets_config", "examples/budget", "examples/real_data", "examples/knowledge"])
+@pytest.mark.parametrize(
+    "folder", ["assets_config", "examples/budget", "examples/real_data", "examples/knowledge", "examples/own_samples"]
+)
 def test_shipped_files_have_no_problems(repo: Path, folder: str) -> None:
     problems = check(repo / folder, files="real_data" not in folder)
     assert not problems, render(problems, repo / folder)
