@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo ui teacher test test-fast test-kill test-pythons lint format schema images constraints clean
-.PHONY: bench-teacher bench-dedup bench-loss bench-signal
+.PHONY: bench-teacher bench-dedup bench-loss bench-signal bench-rl
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -75,6 +75,9 @@ bench-loss: venv ## one loss step beside TRL's, which gets an environment of its
 
 bench-signal: venv ## an epoch from stored signals beside one with the teacher in memory
 	$(BIN)/python benchmarks/signals.py $(ARGS)
+
+bench-rl: venv ## does a student pass its teacher by verdicts on its own answers? (an hour or two, resumes cell by cell)
+	$(BIN)/python benchmarks/rl.py $(ARGS)
 
 bench-teacher: venv ## asking a teacher through the journal, beside a bare HTTP client (two minutes, idle machine)
 	$(BIN)/python benchmarks/teacher.py $(ARGS)

@@ -102,7 +102,7 @@ class Generator:
         try:
             with torch.inference_mode():
                 prompts = [batch[0].prompt if row is None else row.prompt for row in alive]
-                logits = self.stepper.read(prompts, min(self.context, bucket * BUCKET + limit))
+                logits = self._read(prompts, least, min(self.context, bucket * BUCKET + limit))
                 while True:
                     chosen = logits.argmax(-1)
                     for place, row in enumerate(alive):
@@ -122,6 +122,18 @@ class Generator:
                     logits = self.stepper.step(chosen)
         finally:
             torch.set_num_threads(before)
+
+    def _read(self, prompts: list[list[int]], least: int, room: int) -> torch.Tensor:
+        """Logits after each prompt; a prompt that several rows have is read once."""
+        numbers: dict[tuple[int, ...], int] = {}
+        places = [numbers.setdefault(tuple(prompt), len(numbers)) for prompt in prompts]
+        if max(len(numbers), least) == len(prompts):
+            return self.stepper.read(prompts, room)
+        distinct = [list(prompt) for prompt in numbers]
+        logits = self.stepper.read(distinct + distinct[:1] * (least - len(distinct)), room)
+        rows = torch.tensor(places)
+        self.stepper.keep(rows)
+        return logits[rows]
 
     def _say(self, row: Row, token: int) -> bool:
         """Add a token to a row; whether the row has stopped."""

@@ -10,7 +10,7 @@ import copy
 import itertools
 import random
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -61,7 +61,7 @@ class Feed:
         self.deck: list[list[int]] = []
         self.sampled_at: int | None = None
         self.samplings = self.barren = self.longest_barren = 0
-        self.window: Counter[str] = Counter()
+        self.window: defaultdict[str, float] = defaultdict(float)
         self.whole: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
         self.generating, self.since = 0.0, time.perf_counter()
@@ -319,8 +319,8 @@ class Feed:
         self.buffer = [Rollout(**{**one, **{name: tuple(one[name]) for name in lists}}) for one in state["buffer"]]
         self.deck, self.sampled_at = state["deck"], state["sampled_at"]
         self.samplings, self.barren, self.longest_barren = state["counts"]
-        for name in ("window", "whole", "failures"):
-            setattr(self, name, Counter(state[name]))
+        self.window = defaultdict(float, state["window"])
+        self.whole, self.failures = Counter(state["whole"]), Counter(state["failures"])
 
 
 def _plan(setting: Setting) -> Plan:
