@@ -63,8 +63,8 @@ class Bench:
 
     @cached_property
     def test(self) -> list[tuple[list[dict[str, str]], Any, str]]:
-        """What everybody is examined on."""
-        return self.items("test", self.options.items)
+        """What everybody is examined on, `--part`."""
+        return self.items(self.options.part, self.options.items)
 
     def answers(self, model: Path, chats: Any, **sampling: Any) -> list[str]:
         """What a model folder says."""
@@ -128,7 +128,7 @@ class Bench:
         if not kept:
             shutil.copytree(start, place / "model", dirs_exist_ok=True)
             return {"samples": len(asked), "kept": 0}
-        done = self._sft(place, start, [kept[key] for key in sorted(kept)], seed, self.options.steps, 5e-4)
+        done = self._sft(place, start, [kept[key] for key in sorted(kept)], seed, self.options.steps, self.options.rate)
         return {**done, "samples": len(asked), "kept": len(kept)}
 
     def _sft(self, place: Path, start: Path, pairs: Any, seed: int, steps: int, rate: float) -> dict[str, Any]:
@@ -161,7 +161,7 @@ class Bench:
             objective={"grpo": term},
             steps=self.options.steps,
             batch_tokens=32768,
-            learning_rate=5e-4,
+            learning_rate=self.options.rate,
             warmup_steps=5,
             max_length=LENGTH,
             seed=seed,
@@ -205,9 +205,13 @@ def main() -> None:
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--steps", type=int, default=100, help="of rft and grpo")
+    parser.add_argument("--rate", type=float, default=1.5e-4, help="learning rate of rft and grpo")
     parser.add_argument("--imitate-steps", type=int, default=600)
     parser.add_argument("--prompts", type=int, default=16, help="of a sampling")
     parser.add_argument("--group", type=int, default=8, help="samples a prompt")
+    parser.add_argument(
+        "--part", default="test", choices=("validation", "test"), help="validation: to choose a setting"
+    )
     parser.add_argument("--items", type=int, default=600, help="of the examination")
     parser.add_argument("--out", default=".distill/bench-rl", help="folder of the cells")
     options = parser.parse_args()

@@ -3,10 +3,10 @@
     PYTHONPATH=. PYTHON_WITH_TRL benchmarks/rl_trl.py
 
 `PYTHON_WITH_TRL` is an interpreter that has this package's requirements and `trl`; TRL is no dependency. TRL's
-`loss_type: bnpo` is our `mean: tokens`, its `grpo` our `mean: sequences`; its `use_bias_correction_kl`, which weighs the
-divergence by the ratio and is in none of the papers that ours follows, is off. A random model, samples padded on both sides
-by TRL and on the right by us, log-probabilities of another policy than the present one, with and without the divergence
-from the reference. Prints a line a case, and exits with 1 where one differs by more than 1e-5, relative.
+`loss_type: bnpo` is our `mean: tokens`, its `grpo` our `mean: sequences`. Its `use_bias_correction_kl` weighs the
+divergence by the ratio, which none of the papers does that ours follows, and is off. A random model, samples padded on
+both sides by TRL and on the right by us, log-probabilities of another policy than the present one, with and without the
+divergence from the reference. Prints a line a case, and exits with 1 where one differs by more than 1e-5, relative.
 """
 
 from __future__ import annotations
