@@ -28,8 +28,15 @@ _DATA = ("domains/*.py", "stages/context.py")
 _LEAKS = ("stages/leakage.py", "filtering/_leakage.py", "filtering/_minhash.py", "filtering/_text.py")
 _WEIGHTS = ("models/*.py", "stages/models.py")
 _LOSSES = ("training/losses/*.py", "training/signals/*.py")
-_FEEDS = ("training/feeds/*.py",)
-_TRAINING = (*_WEIGHTS, "stages/training.py", "training/*.py", "training/objectives/*.py", *_FEEDS, *_LOSSES)
+_TRAINING = (
+    *_WEIGHTS,
+    "stages/training.py",
+    "training/*.py",
+    "training/feeds/*.py",
+    "training/objectives/*.py",
+    *_LOSSES,
+)
+_EXAMINING = ("stages/examination.py", "evaluation/*.py")
 _ASKING = (
     "stages/teaching.py",
     "stages/egress.py",
@@ -65,10 +72,10 @@ BUNDLES: dict[str, tuple[str, ...]] = {
         "stages/inheritance.py",
         "stages/leakage.py",
     ),
-    "initial_student": (*_WEIGHTS, "training/presets.py", "training/tokenizer.py"),
-    "student_checkpoint": (*_TRAINING, "stages/rewarding.py"),
-    "control_checkpoint": _TRAINING,
-    "eval_report": ("evaluation/*.py", "stages/teacher_outputs.py", *_ASKING),
+    "initial_student": (*_WEIGHTS, "stages/seeds.py", "training/presets.py", "training/tokenizer.py"),
+    "student_checkpoint": (*_TRAINING, "stages/seeds.py", "stages/rewarding.py", *_EXAMINING),
+    "control_checkpoint": (*_TRAINING, "stages/seeds.py", "stages/arms/*.py", "stages/examination.py"),
+    "eval_report": (*_EXAMINING, "stages/teacher_outputs.py", *_ASKING),
     "deployed_student": ("deployment/*.py",),
 }
 

@@ -37,16 +37,19 @@ def describe(project: Project, made: Made) -> Mapping[str, Any]:
 
 
 def loss_pictures(made: Made) -> dict[str, Any]:
-    """The loss curves of the run that made a version, as one picture, and the last loss as a number."""
+    """The loss curves of the run that made a version, as one picture, and the last loss as a number. So the rewards,
+    where a student was rewarded."""
     from distill_dagster.evaluation.report import loss_figure
 
-    curves = {
-        name.removesuffix("_metrics.jsonl"): curve(made.version.place / "runs" / made.run / name)
-        for name in made.record["side"]
-        if name.endswith("_metrics.jsonl")
-    }
-    curves = {name: points for name, points in curves.items() if points}
-    if not curves:
-        return {}
-    last = {f"loss_{name}": points[-1][1] for name, points in curves.items()}
-    return {"loss": picture(loss_figure(curves), "training loss by step"), **last}
+    shown: dict[str, Any] = {}
+    for what in ("loss", "reward"):
+        curves = {
+            name.removesuffix("_metrics.jsonl"): curve(made.version.place / "runs" / made.run / name, what)
+            for name in made.record["side"]
+            if name.endswith("_metrics.jsonl")
+        }
+        curves = {name: points for name, points in curves.items() if points}
+        if curves:
+            shown[what] = picture(loss_figure(curves, what), f"training {what} by step")
+            shown |= {f"{what}_{name}": points[-1][1] for name, points in curves.items()}
+    return shown

@@ -26,18 +26,20 @@ def run(
     vocabulary: int = 2048,
     name: str = "train",
     teaching: Mapping[str, Any] | None = None,
+    validation: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """Train a model on EXAMPLE rows and put its folder at `out`.
 
     The work folder outlives a crash, so the same action resumes from its last checkpoint. `teaching` names what a
-    teacher says beyond text, as `distill_dagster.training.process` takes it: `signals`, `teacher`.
+    teacher says beyond text, as `distill_dagster.training.process` takes it: `signals`, `teacher`. `validation` are
+    EXAMPLE rows whose loss is measured, and by which `early_stop` stops.
 
     Returns:
         The trainer's summary: steps, tokens, last loss, seconds.
     """
     import pyarrow.parquet as pq
 
-    from distill_dagster.training import launch
+    from distill_dagster.training import launch, rationale
 
     if not examples:
         raise TrainingError(
@@ -48,7 +50,7 @@ def run(
     work = job.work / name
     work.mkdir(parents=True, exist_ok=True)
     data = work / "examples.parquet"
-    pq.write_table(build("example", examples), data)
+    pq.write_table(build("example", rationale.rows(examples, recipe.rationale)), data)
     model_out = work / "model"
     task = {
         "examples": str(data),
@@ -59,6 +61,9 @@ def run(
         "name": f"{job.node.key[0]}/{job.node.key[1]}",
         **(teaching or {}),
     }
+    if validation:
+        pq.write_table(build("example", validation), work / "validation.parquet")
+        task["validation"] = str(work / "validation.parquet")
     with job.services.training_session() as env:
         summary = launch.launch(
             task,
@@ -87,9 +92,9 @@ def _base(start: ModelReference | Path, work: Path, texts: Sequence[str], vocabu
     return {"preset": start.preset, "tokenizer": str(folder)}
 
 
-def curve(path: Path) -> list[tuple[int, float]]:
-    """`(step, loss)` of a metrics file."""
+def curve(path: Path, name: str = "loss") -> list[tuple[int, float]]:
+    """`(step, loss)` of a metrics file, or another number of it where it was logged."""
     if not path.exists():
         return []
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]
-    return [(row["step"], row["loss"]) for row in rows]
+    return [(row["step"], row[name]) for row in rows if name in row]

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import distill_dagster
+from distill_dagster.assets.teacher_model import loss_pictures
 from distill_dagster.config.check import check
 from distill_dagster.domains.registry import Domains
 from distill_dagster.lineage.engine import Made
@@ -72,6 +73,8 @@ def test_verdicts_of_the_domain_reward_samples(tmp_path: Path, monkeypatch: pyte
     assert 0 < rows[0]["right"] < 1 and rows[0]["right"] == rows[0]["reward"]
     assert {"entropy", "clipped", "kl", "kl_sampled", "age", "answer_length", "generation_share"} <= set(rows[-1])
     assert student.record["config"]["rewards"] == {"domain": "finance", "verifier": "1", "tasks": {"covenant": "1"}}
+    shown = loss_pictures(student)
+    assert shown["reward_student"] == rows[-1]["reward"] and "loss_student" in shown and len(shown) == 4
     # Its twin learns from labels: nobody pays it.
     assert {"sft"} == set(metrics(first["control_checkpoint"], "control_1x")[0]) & {"sft", "grpo"}
 

@@ -132,6 +132,20 @@ def test_the_same_samples_are_learned_from_several_times(tokenizer, examples, ch
     assert {one.made for one in next(batches)} == {3} and made.samplings == 2
 
 
+def test_the_batches_of_one_step_are_sampled_by_the_same_weights(tokenizer, examples, chats) -> None:
+    plan = {"every": 2, "equal_groups": "keep"}
+    made = feed(tokenizer, examples, recipe(plan=plan, batch_tokens=160, accumulate=2), rewards(chats))
+    batches = made.batches(0)
+    assert [{one.made for one in next(batches)} for _ in range(8)] == [{0}] * 4 + [{2}] * 4  # pyright: ignore
+    assert made.samplings == 2
+
+
+def test_several_processes_are_refused(tokenizer, examples, chats, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(TrainingError, match="one process"):
+        feed(tokenizer, examples, recipe(), rewards(chats))
+
+
 def test_a_buffer_keeps_the_newest_and_forgets_the_old(tokenizer, examples, chats) -> None:
     plan = {"every": 2, "buffer": 40, "max_age": 5, "equal_groups": "keep"}
     made = feed(tokenizer, examples, recipe(plan=plan, batch_tokens=2048), rewards(chats))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import os
 import random
 import time
 from collections import Counter, defaultdict
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from distill_dagster.errors import ConfigError, PluginError, TrainingError
 from distill_dagster.training.data import batches
 from distill_dagster.training.feeds._groups import Sample, advantages
+from distill_dagster.training.feeds.examples import Feed as Records
 from distill_dagster.training.own_samples import Plan, Rollout
 
 if TYPE_CHECKING:
@@ -41,6 +43,12 @@ class Feed:
 
         self.setting, self.recipe = setting, setting.recipe
         self.plan = _plan(setting)
+        if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+            raise TrainingError(
+                "training.objective",
+                "a student that learns from its own samples trains in one process, and here are several.",
+                "Start it without torchrun.",
+            )
         if self.recipe.prompt_loss_weight:
             raise ConfigError(
                 "training.prompt_loss_weight",
@@ -53,10 +61,10 @@ class Feed:
             self._only_judged()
         answers = max(len(one.ids) - len(prompt) for prompt, one in self.prompts)
         self.room = self.plan.sampling.max_new_tokens or answers
-        self.forwards = {"old": Forward(setting.model, self.recipe.precision)}
+        self.forwards = {"old": Forward(setting.model, self.recipe.precision, self.recipe.packing)}
         if self.plan.judging is not None and self.plan.judging.reference:
             before = copy.deepcopy(setting.model).eval().requires_grad_(False)
-            self.forwards["reference"] = Forward(before, self.recipe.precision)
+            self.forwards["reference"] = Forward(before, self.recipe.precision, self.recipe.packing)
         self.buffer: list[Rollout] = []
         self.deck: list[list[int]] = []
         self.sampled_at: int | None = None
@@ -85,23 +93,19 @@ class Feed:
     # --- batches ----------------------------------------------------------------------------------------------------
 
     def batches(self, step: int) -> Iterator[list[Example]]:
-        """The batches from optimizer step `step` on."""
-        examples, recipe = self.setting.examples, self.recipe
-        order = batches([len(example.ids) for example in examples], recipe.batch_tokens, recipe.seed)
-        records = itertools.islice(order, sum(not self._samples(at) for at in range(step)), None)
+        """The batches after the first `step` ones; those of one optimizer step are sampled by the same weights."""
+        records = Records(self.setting).batches(sum(not self._samples(at) for at in range(step)))
         for at in itertools.count(step):
-            self.window["steps"] += 1
-            if self._samples(at):
-                yield self._own(at)
-            else:
-                yield [examples[index] for index in next(records)]
+            self.window["batches"] += 1
+            yield self._own(at // self.recipe.accumulate) if self._samples(at) else next(records)
 
     def _samples(self, at: int) -> bool:
-        """Whether the batch of a step is of samples; the seed and the step alone decide."""
+        """Whether a batch is of samples; the seed and its number alone decide."""
         share = self.plan.share
         return share >= 1 or (share > 0 and random.Random(f"{self.recipe.seed}/whose/{at}").random() < share)
 
     def _own(self, at: int) -> list[Example]:
+        """A batch of samples for the optimizer step after `at` of them."""
         oldest = self.plan.sampling.max_age
         fresh = [one for one in self.buffer if oldest is None or at - one.made < oldest]
         if len(fresh) < len(self.buffer):
@@ -120,7 +124,7 @@ class Feed:
         lengths = [len(one.ids) for one in self.buffer]
         seed = random.Random(f"{self.recipe.seed}/deal/{at}").getrandbits(62)
         dealt, left = [], len(lengths)
-        for batch in batches(lengths, self.recipe.batch_tokens, seed):
+        for batch in batches(lengths, self.recipe.batch_tokens, seed, self.recipe.packing):
             dealt.append(batch)
             left -= len(batch)
             if not left:
@@ -270,8 +274,8 @@ class Feed:
         """What happened since this was last asked: shares and means of samples, and the share of the time they took."""
         one, now = self.window, time.perf_counter()
         found = {"generation_share": round(self.generating / max(now - self.since, 1e-9), 4)}
-        if one["steps"] and 0 < self.plan.share < 1:
-            found["own_batches"] = one["own"] / one["steps"]
+        if one["batches"] and 0 < self.plan.share < 1:
+            found["own_batches"] = one["own"] / one["batches"]
         if one["own"]:
             found["age"] = one["age"] / one["own"]
         if one["samples"]:
