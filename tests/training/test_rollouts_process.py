@@ -84,7 +84,7 @@ def test_a_killed_child_resumes_and_ends_alike(tmp_path: Path, name: str) -> Non
     assert digest(tmp_path / "out") == wanted and curve("two") == curve("one")
     assert again["samples"] == whole["samples"] > 0
     if name == "grpo":
-        assert any(0 < row["right"] for row in curve("one"))
+        assert any(row["right"] > 0 for row in curve("one"))
 
 
 def test_a_domain_that_is_not_here_is_named(tmp_path: Path) -> None:
