@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from distill_dagster.models import llama, packed
-from distill_dagster.training import packing
+from distill_dagster.training import adapters, packing
 from distill_dagster.training.data import Example
 from distill_dagster.training.objectives.base import Positions
 
@@ -72,7 +72,8 @@ class Forward:
         """The positions of a batch that carry a loss, example by example; there may be none."""
         if self.way == "unknown":
             ids = pad(examples, padding)[0][:2].to(self.model.device)
-            self.way = self._choose(ids, torch.arange(ids.numel(), device=ids.device))
+            with adapters.stirred(self.model):
+                self.way = self._choose(ids, torch.arange(ids.numel(), device=ids.device))
         if self.packs is None and len(examples) > 1:
             self.packs = self._agrees(examples, padding)
         return self._padded(examples, padding) if not self.packs else self._packed(examples, padding)
