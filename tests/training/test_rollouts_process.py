@@ -18,8 +18,8 @@ pytestmark = pytest.mark.needs_torch
 
 MODELS = Path(distill_dagster.__file__).parent / "domains" / "finance" / "models"
 TERMS: dict[str, dict[str, Any]] = {
-    "grpo": {"prompts": 4, "group": 4, "every": 2, "buffer": 24, "well_formed": 0.1, "cut": 0.2, "kl": 0.05},
-    "gkd": {"prompts": 8, "on_policy": 0.5, "every": 2, "buffer": 16},
+    "grpo": {"prompts": 3, "group": 4, "every": 4, "buffer": 20, "well_formed": 0.1, "cut": 0.2, "kl": 0.05},
+    "gkd": {"prompts": 4, "on_policy": 0.5, "every": 4, "buffer": 6},
 }
 
 
@@ -48,7 +48,7 @@ def task(folder: Path, name: str) -> dict[str, Any]:
         for record, one in zip(table["record_id"].to_pylist(), items, strict=True)
     ]
     pq.write_table(pa.Table.from_pylist(known), folder / "rewards.parquet")
-    recipe = {"steps": 12, "batch_tokens": 4096, "checkpoint_every": 4, "log_every": 2, "learning_rate": 1e-4}
+    recipe = {"steps": 12, "batch_tokens": 512, "checkpoint_every": 4, "log_every": 2, "learning_rate": 1e-4}
     made = {
         "examples": str(folder / "examples.parquet"),
         "base": str(MODELS / "teacher"),
