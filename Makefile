@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo ui teacher test test-fast test-kill test-kills test-pythons lint format schema images constraints clean
-.PHONY: bench-teacher bench-dedup bench-loss bench-preference bench-signal bench-arms bench-peers
+.PHONY: bench-teacher bench-dedup bench-loss bench-preference bench-signal bench-arms bench-peers bench-rl
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -96,6 +96,9 @@ benchmarks/.venv-%/.installed:
 	test -x benchmarks/.venv-$*/bin/python || $(PYTHON) -m venv benchmarks/.venv-$*
 	benchmarks/.venv-$*/bin/python -m pip install --quiet $(PIP_ARGS) $(PEER_$*)
 	touch $@
+
+bench-rl: venv ## does a student pass its teacher by verdicts on its own answers? (an hour or two, resumes cell by cell)
+	$(BIN)/python benchmarks/rl.py $(ARGS)
 
 bench-teacher: venv ## asking a teacher through the journal, beside a bare HTTP client and the peers of bench-peers (idle machine)
 	$(BIN)/python benchmarks/teacher.py $(ARGS)

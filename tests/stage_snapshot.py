@@ -77,7 +77,7 @@ BUNDLES: dict[str, tuple[str, ...]] = {
         "stages/leakage.py",
     ),
     "initial_student": (*_WEIGHTS, "stages/seeds.py", "training/presets.py", "training/tokenizer.py"),
-    "student_checkpoint": (*_TRAINING, "stages/seeds.py", *_EXAMINING),
+    "student_checkpoint": (*_TRAINING, "stages/seeds.py", "stages/validation.py", "stages/rewarding.py", *_EXAMINING),
     "control_checkpoint": (*_TRAINING, "stages/seeds.py", "stages/arms/*.py", "stages/examination.py"),
     "eval_report": (*_EXAMINING, "stages/teacher_outputs.py", *_ASKING),
     "deployed_student": ("deployment/*.py",),

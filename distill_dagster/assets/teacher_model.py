@@ -42,7 +42,8 @@ def describe(project: Project, made: Made) -> Mapping[str, Any]:
 
 
 def loss_pictures(made: Made) -> dict[str, Any]:
-    """What the trainings of the run that made a version looked like, as pictures, and their last losses as numbers."""
+    """What the trainings of the run that made a version looked like, as pictures, and their last losses as numbers. So
+    the rewards, where a student was rewarded."""
     from distill_dagster.evaluation.report import loss_figure
     from distill_dagster.evaluation.run_figure import run_figure
 
@@ -54,8 +55,12 @@ def loss_pictures(made: Made) -> dict[str, Any]:
     runs = {name: rows for name, rows in runs.items() if rows}
     if not runs:
         return {}
-    curves = {name: [(row["step"], row["loss"]) for row in rows] for name, rows in runs.items()}
-    last = {f"loss_{name}": points[-1][1] for name, points in curves.items()}
-    shown = {"loss": picture(loss_figure(curves), "training loss by step")}
+    shown: dict[str, Any] = {}
+    for what in ("loss", "reward"):
+        curves = {name: [(row["step"], row[what]) for row in rows if what in row] for name, rows in runs.items()}
+        curves = {name: points for name, points in curves.items() if points}
+        if curves:
+            shown[what] = picture(loss_figure(curves, what), f"training {what} by step")
+            shown |= {f"{what}_{name}": points[-1][1] for name, points in curves.items()}
     shown["training"] = picture(run_figure(runs), "loss terms, learning rate, gradient norm and speed by step")
-    return {**shown, **last}
+    return shown

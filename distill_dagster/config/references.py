@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from distill_dagster.config import pipeline_checks, source_checks, teachers_checks
+from distill_dagster.config import pipeline_checks, sample_checks, source_checks, teachers_checks
 from distill_dagster.config.models import PipelineConfig, SourceConfig, Strict
 from distill_dagster.config.problems import Key, Problem, relative
 from distill_dagster.config.registry import nearest
@@ -73,8 +73,12 @@ def problems(entries: list[Entry], broken: set[tuple[str, str]], domains: Any = 
             found += pipeline_checks.of_pipeline(entry.config, entry.document, tasks)
             teachers, prices = index.configs("teacher"), index.configs("prices")
             found += teachers_checks.problems(entry.config, entry.document, tasks, teachers, prices)
+            source = index.get("source", entry.config.source)
+            domain = domains.found.get(source.domain) if source is not None and domains is not None else None
+            found += sample_checks.of_pipeline(entry.config, entry.document, source, domain)
         elif entry.kind == "teacher":
             found += pipeline_checks.of_teacher(entry.config, entry.document)
+            found += sample_checks.of_teacher(entry.config, entry.document)
             found += _prices(entry.config, entry.document, index)
     found += _circles(index)
     return found

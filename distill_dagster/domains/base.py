@@ -132,6 +132,7 @@ class Domain:
         nodes: Optional `module:function` returning extra Dagster definitions for a source; imported lazily.
         models: Folder (inside the package) with the committed `teacher` and `student_base` models, if any.
         notice: A sentence printed on every report about this domain.
+        verifier_version: Bumped when the verdicts of `verify` change: students that learned from them are made anew.
     """
 
     name: str
@@ -148,6 +149,7 @@ class Domain:
     nodes: str | None = None
     models: str | None = None
     notice: str = ""
+    verifier_version: str = "1"
 
     def task(self, name: str) -> Task:
         """The task of that name; KeyError names the known ones."""

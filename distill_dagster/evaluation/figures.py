@@ -122,8 +122,8 @@ def gap_figure(report: Report) -> bytes:
         return png(figure)
 
 
-def loss_figure(curves: Mapping[str, Sequence[tuple[float, float]]]) -> bytes:
-    """Training losses by step, one line a name; steps whose loss is not finite leave a hole.
+def loss_figure(curves: Mapping[str, Sequence[tuple[float, float]]], what: str = "loss") -> bytes:
+    """Training losses by step, one line a name; steps whose loss is not finite leave a hole. Or other numbers, `what`.
 
     Names that are arms (`student`, `control_1`, …) keep their colours. Curves over 400 points are averaged in bins.
     """
@@ -142,14 +142,14 @@ def loss_figure(curves: Mapping[str, Sequence[tuple[float, float]]]) -> bytes:
                 width = 2.0 if name == "student" else 1.5
                 axes.plot(steps, losses, color=style.colour(name), linewidth=width, label=wording.arm_title(name))
         axes.set_xlabel("optimizer step")
-        axes.set_ylabel("loss")
-        title(axes, "Training loss", 60)
+        axes.set_ylabel(what)
+        title(axes, f"Training {what}", 60)
         if axes.has_data():
             axes.margins(x=0.01)
             axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
             axes.legend(frameon=False, fontsize=8)
         else:
-            axes.text(0.5, 0.5, "no loss was recorded", transform=axes.transAxes, ha="center", color=style.MUTED)
+            axes.text(0.5, 0.5, f"no {what} was recorded", transform=axes.transAxes, ha="center", color=style.MUTED)
         return png(figure)
 
 

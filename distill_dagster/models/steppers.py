@@ -88,7 +88,7 @@ class LlamaStepper:
 
 
 class CacheStepper:
-    """Any causal model of transformers, with its own cache. Prompts are padded on the left."""
+    """Any causal model of transformers, with its own cache, on its own device. Prompts are padded on the left."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
@@ -109,17 +109,17 @@ class CacheStepper:
 
     def _forward(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         output = self.model(
-            input_ids=ids,
-            attention_mask=self.mask,
-            position_ids=positions,
+            input_ids=ids.to(self.model.device),
+            attention_mask=self.mask.to(self.model.device),
+            position_ids=positions.to(self.model.device),
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
         )
         self.cache = output.past_key_values
-        return output.logits[:, -1].float()
+        return output.logits[:, -1].float().cpu()
 
     def keep(self, rows: torch.Tensor) -> None:
         self.mask = self.mask[rows]
         assert self.cache is not None
-        self.cache.batch_select_indices(rows)
+        self.cache.batch_select_indices(rows.to(self.model.device))

@@ -16,7 +16,7 @@ from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.stages import seeds, training, validation
 from distill_dagster.stages.arms.base import PACKAGE, Material, Rows
 from distill_dagster.stages.context import PipelineContext
-from distill_dagster.training.objectives.base import from_pairs, needs
+from distill_dagster.training.objectives.base import from_pairs, needs, samples
 
 VERSION = "1"
 
@@ -63,8 +63,10 @@ def make(job: Job, pipeline: PipelineContext) -> None:
     arms = list(control.arms) if multiples else []
     measured = {"measured": bool(multiples), "multiples": sorted(multiples)}
     job.draft.write_json("control.json", {**measured, "arms": arms} if arms else measured)
-    # Gold has no teacher and no worse answer: whatever the student learns from them, its twin learns from labels alone.
-    objective = {"sft": 1.0} if needs(recipe) or from_pairs(recipe) else recipe.objective
+    # Gold has no teacher, no worse answer and no verdict: whatever the student learns from them, its twin learns from
+    # labels alone.
+    taught = needs(recipe) or from_pairs(recipe) or samples(recipe)
+    objective = {"sft": 1.0} if taught else recipe.objective
     looked = validation.examples(job, pipeline) if multiples else []
 
     def training_of(name: str, multiple: int, index: int, rows: Rows) -> Callable[[Job], dict[str, Any]]:

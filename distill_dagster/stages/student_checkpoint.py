@@ -11,7 +11,16 @@ from distill_dagster.errors import TrainingError
 from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
-from distill_dagster.stages import examination, preference_pairs, review, seeds, teacher_signals, training, validation
+from distill_dagster.stages import (
+    examination,
+    preference_pairs,
+    review,
+    rewarding,
+    seeds,
+    teacher_signals,
+    training,
+    validation,
+)
 from distill_dagster.stages.context import PipelineContext, prompts_by
 from distill_dagster.training.objectives.base import from_pairs, needs
 
@@ -27,10 +36,15 @@ def node(pipeline: PipelineContext) -> Node:
             *_data(pipeline),
             Parent("start", (pipeline.key, "initial_student")),
             *_teachers(pipeline),
+            *rewarding.parents(pipeline),
             # The one that is served of several is chosen on the validation items as well.
             *validation.parents(pipeline, also=pipeline.config.evaluation.seeds > 1),
         ),
-        config={**identity(pipeline.config.training), **seeds.identity(pipeline)},
+        config={
+            **identity(pipeline.config.training),
+            **seeds.identity(pipeline),
+            **rewarding.identity(pipeline),
+        },
         make=lambda job: make(job, pipeline),
         title="The student after training on gold and teacher examples",
         admit=review.admits(pipeline, "data"),
@@ -72,6 +86,8 @@ def make(job: Job, pipeline: PipelineContext) -> None:
     recipe, count = pipeline.config.training, pipeline.config.evaluation.seeds
     taught = _on_pairs(job) if "pairs" in job.inputs else _on_examples(job, pipeline)
     teaching = _teaching(job, pipeline)
+    if "seeds" in job.inputs:
+        teaching |= rewarding.task(job, pipeline, taught["examples"])
     looked = validation.examples(job, pipeline)
 
     def training_of(index: int) -> Callable[[Job], dict[str, Any]]:

@@ -125,9 +125,9 @@ def _base(start: ModelReference | Path, work: Path, texts: Sequence[str], vocabu
     return {"preset": start.preset, "tokenizer": str(folder)}
 
 
-def curve(path: Path) -> list[tuple[int, float]]:
-    """`(step, loss)` of a metrics file."""
+def curve(path: Path, name: str = "loss") -> list[tuple[int, float]]:
+    """`(step, loss)` of a metrics file, or another number of it where it was logged."""
     if not path.exists():
         return []
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]
-    return [(row["step"], row["loss"]) for row in rows]
+    return [(row["step"], row[name]) for row in rows if name in row]

@@ -1,14 +1,12 @@
 """A model folder as a teacher: prompts in batches on this machine, greedily or sampled. Students answer the same way.
 
-A row's answer does not depend on the rows beside it: batches hold prompts of like length only, are never smaller
-than the sizes at which matrix products round alike, and every sampled token uses the question's own random numbers.
+An answer does not depend on the questions beside it (`distill_dagster.models.generation`).
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,32 +17,7 @@ from distill_dagster.records.identity import digest
 from distill_dagster.teachers.base import Request, Response
 
 if TYPE_CHECKING:
-    import torch
-
-#: Fewer rows a thread go through other kernels, which round differently (measured: from 4 rows a thread on, alike).
-LEAST_ROWS = 16
-BUCKET = 16
-
-
-@dataclass
-class _Row:
-    """One question on its way."""
-
-    index: int
-    prompt: list[int]
-    limit: int
-    temperature: float
-    top_p: float
-    stop: tuple[str, ...]
-    rng: random.Random
-    said: list[int] = field(default_factory=list)
-    text: str | None = None
-    finish: str = "length"
-
-    @property
-    def bucket(self) -> tuple[int, int]:
-        """Rows of one bucket are computed with the same shapes, whatever else is asked."""
-        return self.limit, -(-len(self.prompt) // BUCKET)
+    from distill_dagster.models.generation import Row
 
 
 class Backend:
@@ -95,41 +68,30 @@ class Backend:
         if not requests:
             return
         self._load()
-        rows: list[_Row] = []
+        rows: list[Row] = []
         for index, request in enumerate(requests):
             row = self._row(index, request)
             if row.limit > 0:
                 rows.append(row)
             else:
                 yield index, Response("", "error", self.served_model, len(row.prompt), 0, "context_exceeded")
-        rows.sort(key=lambda row: (row.bucket, len(row.prompt), row.index))
-        start = 0
-        while start < len(rows):
-            stop = start
-            while stop < min(len(rows), start + self.batch_size) and rows[stop].bucket == rows[start].bucket:
-                stop += 1
-            batch, start = rows[start:stop], stop
-            self._answer(batch)
-            for row in batch:
-                yield row.index, Response(row.text or "", row.finish, self.served_model, len(row.prompt), len(row.said))
+        for row in self._generator.run(rows):
+            yield row.index, Response(row.text or "", row.finish, self.served_model, len(row.prompt), len(row.said))
 
     def _load(self) -> None:
         if self._model is not None:
             return
-        from distill_dagster.models.steppers import stepper
+        from distill_dagster.models.generation import Generator
 
         self._tokenizer = folders.load_tokenizer(self.folder)
         if self.template == "chat":
             require_template(self._tokenizer)
         self._model = folders.load_model(self.folder, self.dtype)
-        self._context = folders.context_length(self._model)
-        self._stepper = stepper(self._model)
-        generation = self._model.generation_config
-        ends = generation.eos_token_id if generation is not None else None
-        self._ends = set(ends if isinstance(ends, list) else [] if ends is None else [ends])
-        self._ends.add(int(self._tokenizer.eos_token_id))  # pyright: ignore[reportArgumentType]
+        self._generator = Generator(self._model, self._tokenizer, self.batch_size, self.threads)
 
-    def _row(self, index: int, request: Request) -> _Row:
+    def _row(self, index: int, request: Request) -> Row:
+        from distill_dagster.models.generation import Row
+
         sampling = request.sampling
         if self.template == "chat":
             prompt = chat_tokens(self._tokenizer, request.messages, True)
@@ -138,9 +100,9 @@ class Backend:
             prompt = plain_tokens(self._tokenizer, text, True)
         if not prompt:
             raise ModelError(f"question {index}", "it has no text.", "Leave it out, or use a template that adds some.")
-        room = self._context - len(prompt)
+        room = self._generator.context - len(prompt)
         seed = {"messages": [dict(message) for message in request.messages], "sample": request.sample}
-        return _Row(
+        return Row(
             index,
             prompt,
             min(int(sampling.get("max_new_tokens") or 32), room),
@@ -149,75 +111,3 @@ class Backend:
             tuple(sampling.get("stop") or ()),
             random.Random(digest({**seed, "seed": int(sampling.get("seed") or 0)})),
         )
-
-    def _answer(self, batch: list[_Row]) -> None:
-        """Continue a batch of one bucket until every row has stopped."""
-        import torch
-
-        least = LEAST_ROWS * self.threads
-        # Rows that only fill the batch up repeat the first one; nobody reads them.
-        alive: list[_Row | None] = [*batch, *([None] * (least - len(batch)))]
-        limit, bucket = batch[0].bucket
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
-            with torch.inference_mode():
-                prompts = [batch[0].prompt if row is None else row.prompt for row in alive]
-                logits = self._stepper.read(prompts, min(self._context, bucket * BUCKET + limit))
-                while True:
-                    chosen = logits.argmax(-1)
-                    for place, row in enumerate(alive):
-                        if row is not None and row.temperature > 0:
-                            chosen[place] = sample(logits[place], row.temperature, row.top_p, row.rng.random())
-                    for place, (row, token) in enumerate(zip(alive, chosen.tolist(), strict=True)):
-                        if row is not None and self._say(row, token):
-                            alive[place] = None
-                    running = [place for place, row in enumerate(alive) if row is not None]
-                    if not running:
-                        return
-                    if max(len(running), least) <= len(alive) * 3 // 4:
-                        fill = [place for place, row in enumerate(alive) if row is None]
-                        rows = sorted(running + fill[: max(0, least - len(running))])
-                        self._stepper.keep(torch.tensor(rows))
-                        alive, chosen = [alive[place] for place in rows], chosen[rows]
-                    logits = self._stepper.step(chosen)
-        finally:
-            torch.set_num_threads(before)
-
-    def _say(self, row: _Row, token: int) -> bool:
-        """Add a token to a row; whether the row has stopped."""
-        row.said.append(token)
-        if token in self._ends:
-            row.finish, row.text = "stop", self._text(row, row.said[:-1])
-        elif row.stop:
-            text = self._text(row, row.said)
-            cuts = [text.index(stop) for stop in row.stop if stop in text]
-            if cuts:
-                row.finish, row.text = "stop", text[: min(cuts)]
-        if row.text is None and len(row.said) >= row.limit:
-            row.text = self._text(row, row.said)
-        return row.text is not None
-
-    def _text(self, row: _Row, said: list[int]) -> str:
-        """Text of an answer as it follows the prompt: some tokenizers drop a leading space of what stands alone."""
-        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-        tail = row.prompt[-8:]
-        before, whole = (str(self._tokenizer.decode(ids, **options)) for ids in (tail, tail + said))
-        return whole[len(before) :] if whole.startswith(before) else str(self._tokenizer.decode(said, **options))
-
-
-def sample(logits: torch.Tensor, temperature: float, top_p: float, uniform: float) -> int:
-    """A token drawn by inverting the cumulative distribution at `uniform` in [0, 1).
-
-    `top_p` keeps the most likely tokens whose mass first reaches it (Holtzman et al. 2020).
-    """
-    import torch
-
-    probability, order = (logits.double() / temperature).softmax(-1).sort(descending=True, stable=True)
-    cumulative = probability.cumsum(-1)
-    mass = cumulative[-1].item()
-    if top_p < 1:
-        kept = int(torch.searchsorted(cumulative, torch.tensor(top_p, dtype=torch.float64)))
-        mass = cumulative[min(kept, len(order) - 1)].item()
-    place = int(torch.searchsorted(cumulative, torch.tensor(uniform * mass, dtype=torch.float64), right=True))
-    return int(order[min(place, len(order) - 1)])

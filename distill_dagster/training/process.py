@@ -11,6 +11,8 @@ TASK.json:
     signals: `{"path": FILE, "teacher": VERSION}`, what a teacher said beforehand. Optional.
     teacher: `{"path": FOLDER, "dtype": fp32 or bf16}`, a teacher to hold in memory; its `sources` say
         for which objectives: live (default), aligned (by bytes, with a tokenizer of its own). Optional.
+    rewards: `{"path": FILE, "domain": NAME, "version": VERSION, "labels": {TASK: [LABEL]}}`, what a student's samples
+        are judged by: a parquet file with `record_id`, `task`, `facts` (JSON) and `answer`. Optional.
     base_reference: what an adapter's `base.json` says beside the digest of its base. Optional.
     too_long: error (default) or drop, for records longer than the recipe's `max_length`.
     out: folder for the trained model.
@@ -162,6 +164,7 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
         validation=validation,
         progress=report,
         signals=_signals(task, tokenizer, template, world.device),
+        rewards=_rewards(task),
         world=world,
     )
     if not world.first:
@@ -207,6 +210,15 @@ def _signals(task: dict[str, Any], tokenizer: Any, template: Any, device: Any) -
             teacher.model.to(device)
         found += held
     return found
+
+
+def _rewards(task: dict[str, Any]) -> Any:
+    """Who judges a student's samples."""
+    if not task.get("rewards"):
+        return None
+    from distill_dagster.training import rewards
+
+    return rewards.load(task["rewards"])
 
 
 def start(base: str | dict[str, str], seed: int) -> tuple[Any, Any]:

@@ -32,6 +32,8 @@ from distill_dagster.training.world import World, device
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from distill_dagster.training.rewards import Rewards
+
 Progress = Callable[[int, int, float], None]
 
 
@@ -65,6 +67,7 @@ def train(
     validation: Sequence[Example] = (),
     progress: Progress | None = None,
     signals: Sequence[Signals] = (),
+    rewards: Rewards | None = None,
     world: World | None = None,
 ) -> dict[str, Any]:
     """Train `model` in place, with AdamW (Loshchilov & Hutter 2019; no decay on norms and embeddings).
@@ -79,6 +82,7 @@ def train(
         validation: Encoded records whose loss is measured before and after, and by which `early_stop` stops.
         progress: Called with (step, steps, loss) at every logged step.
         signals: What a teacher says about examples, for objectives that ask for more than text.
+        rewards: Judges the student's samples, for objectives that learn from verdicts.
         world: The processes that train together; this one alone, on the recipe's device, by default.
 
     Returns:
@@ -99,7 +103,7 @@ def train(
         sources = [*signals, *reference.wanted(model, tokenizer, examples, recipe, path)]
         if world.first:
             world.wait()
-        summary = _Run(model, tokenizer, examples, recipe, path, sources, world).go(validation, progress)
+        summary = _Run(model, tokenizer, examples, recipe, path, sources, rewards, world).go(validation, progress)
         model.to("cpu")  # pyright: ignore[reportArgumentType]
         return summary
 
@@ -115,10 +119,11 @@ class _Run:
         recipe: Recipe,
         folder: Path,
         signals: Sequence[Signals] = (),
+        rewards: Rewards | None = None,
         world: World | None = None,
     ) -> None:
         self.model, self.recipe, self.folder, self.examples = model, recipe, folder, examples
-        self.signals, self.world = signals, world or World()
+        self.signals, self.rewards, self.world = signals, rewards, world or World()
         self.padding = int(tokenizer.pad_token_id or 0)  # pyright: ignore[reportArgumentType]
         built = {name: (weight, build(name, params)) for name, (weight, params) in recipe.terms.items()}
         # A term of weight 0 is logged where it costs nothing; a teacher is not asked for it, nor are batches made.
@@ -146,7 +151,7 @@ class _Run:
             foreach=True,
         )
         asked = [(name, term) for name, (weight, term) in self.terms.items() if weight]
-        self.feed = build_feed(asked, Setting(model, tokenizer, examples, recipe))
+        self.feed = build_feed(asked, Setting(model, tokenizer, examples, recipe, rewards))
         self.log = folder / metrics.FILE
         self.means = metrics.Means()
         self.step = self.tokens = self.learned = 0
@@ -200,6 +205,7 @@ class _Run:
             "forward": self.forward.way,
             "device": str(self.world.device),
         }
+        summary |= getattr(self.feed, "summary", dict)()
         if recipe.packing:
             summary["packed"] = self.forward.packs
         if self.world.size > 1:
@@ -244,6 +250,8 @@ class _Run:
         if not math.isfinite(norm):
             raise self._trouble(f"the gradient is not finite (norm {norm})", whole)
         self.optimizer.step()
+        for _, objective in self.terms.values():
+            values |= getattr(objective, "metrics", {})
         return {**values, "grad_norm": norm}
 
     def _backward(self, chosen: list[Example], part: dict[str, float]) -> dict[str, float]:
@@ -311,6 +319,7 @@ class _Run:
             return
         row = {"step": self.step, **means, "lr": self.optimizer.param_groups[0]["lr"], "tokens": self.tokens}
         row |= {"tokens_per_second": round(speed, 1), "elapsed": round(self.elapsed, 3), **looked}
+        row |= getattr(self.feed, "metrics", dict)()
         with self.log.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
         if progress is not None:
@@ -351,6 +360,8 @@ class _Run:
             said["processes"] = self.world.size
         if self.signals:
             said["signals"] = {source.name: source.digest for source in self.signals}
+        if self.rewards is not None:
+            said["rewards"] = self.rewards.digest
         return digest(said)
 
     def _checkpoint(self) -> None:

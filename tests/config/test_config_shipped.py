@@ -21,7 +21,15 @@ def known_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "folder", ["assets_config", "examples/budget", "examples/real_data", "examples/knowledge", "examples/pretrained"]
+    "folder",
+    [
+        "assets_config",
+        "examples/budget",
+        "examples/real_data",
+        "examples/knowledge",
+        "examples/own_samples",
+        "examples/pretrained",
+    ],
 )
 def test_shipped_files_have_no_problems(repo: Path, folder: str) -> None:
     problems = check(repo / folder, files="real_data" not in folder)

@@ -137,7 +137,7 @@ def test_sampling_follows_seed_sample_and_question(backend) -> None:
 def test_sampling_is_true_to_the_distribution() -> None:
     import torch
 
-    from distill_dagster.teachers.transformers import sample
+    from distill_dagster.models.generation import sample
 
     logits = torch.log(torch.tensor([0.1, 0.6, 0.3]))
     grid = [(place + 0.5) / 1000 for place in range(1000)]
@@ -229,5 +229,5 @@ def test_a_model_nobody_here_made_tells_stories() -> None:
     found = answers(backend, requests)
     assert found[0].text.startswith(" little girl named")
     assert all(response.output_tokens > 10 for response in found)
-    backend._stepper = CacheStepper(backend._model)
+    backend._generator.stepper = CacheStepper(backend._model)
     assert answers(backend, requests) == found

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from distill_dagster.config.models import Recipe
     from distill_dagster.training.data import Example
+    from distill_dagster.training.rewards import Rewards
 
 PACKAGE = "distill_dagster.training.feeds"
 #: The feed of objectives that name none.
@@ -22,18 +23,20 @@ DEFAULT = "examples"
 
 @dataclass(frozen=True)
 class Setting:
-    """What a feed draws from: the student as it stands at each step, and the encoded records."""
+    """What a feed draws from: the student as it stands at each step, the encoded records, and who rewards samples."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     examples: Sequence[Example]
     recipe: Recipe
+    rewards: Rewards | None = None
 
 
 class Feed(Protocol):
     """Batches without end. The same setting, step and state give the same batches.
 
     A feed with an attribute `shared` that is true serves terms that name no feed as well.
+    It may have `metrics()`, numbers for each logged step, and `summary()`, for the end of a run.
     """
 
     def __init__(self, setting: Setting) -> None: ...

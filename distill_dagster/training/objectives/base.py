@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from distill_dagster.training.data import Example
     from distill_dagster.training.layers import Layers
+    from distill_dagster.training.own_samples import Plan
 
 PACKAGE = "distill_dagster.training.objectives"
 
@@ -126,6 +127,12 @@ def build(name: str, params: Mapping[str, Any], place: str = "training.objective
         key = ".".join(str(step) for step in first["loc"])
         hint = registry.nearest(key, model.model_fields) if first["type"] == "extra_forbidden" else ""
         raise ConfigError(f"{place}.{name}.{key}", f"{first['msg']} (value {first['input']!r}).", hint) from error
+
+
+def samples(recipe: Recipe) -> list[Plan]:
+    """What the terms of a recipe want the student itself to say; empty where they learn from records alone."""
+    built = (build(name, params) for name, (weight, params) in recipe.terms.items() if weight)
+    return [objective.plan for objective in built if getattr(objective, "plan", None) is not None]
 
 
 def needs(recipe: Recipe) -> list[Need]:
