@@ -38,9 +38,11 @@ OWN_FIELDS = frozenset(
 class BatchOptions(Strict):
     """How the provider's batch interface is used; a change of it remakes nothing."""
 
-    poll: float = Field(60.0, gt=0, le=3600, description="Seconds between two looks at a job")
-    most: int = Field(10_000, ge=1, le=50_000, description="Most questions of one job")
-    completion_window: str = Field("24h", pattern=r"^\d+h$", description="What the provider is told it has for a job")
+    poll: float = Field(default=60.0, gt=0, le=3600, description="Seconds between two looks at a job")
+    most: int = Field(default=10_000, ge=1, le=50_000, description="Most questions of one job")
+    completion_window: str = Field(
+        default="24h", pattern=r"^\d+h$", description="What the provider is told it has for a job"
+    )
 
 
 class EndpointOptions(Strict):

@@ -38,7 +38,7 @@ def pieces(text: str) -> list[str]:
     from distill_dagster.models import folder
 
     tokenizer = folder.load_tokenizer(BASE)
-    return [tokenizer.decode([number]) for number in tokenizer.encode(text, add_special_tokens=False)]
+    return [str(tokenizer.decode([number])) for number in tokenizer.encode(text, add_special_tokens=False)]
 
 
 def colour(body, sound, split=pieces):

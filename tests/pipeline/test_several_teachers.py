@@ -116,11 +116,11 @@ def test_by_weight(tmp_path, servers):
 
 def test_a_division_moves_only_what_it_must():
     records = [f"{number:032x}" for number in range(4000)]
-    two = TeachersOptions(weights=[{"teacher": "a", "weight": 3.0}, {"teacher": "b", "weight": 1.0}])
+    two = TeachersOptions.model_validate([{"teacher": "a", "weight": 3.0}, {"teacher": "b", "weight": 1.0}])
     first = {record: teacher_of(two, "task", record) for record in records}
     share = Counter(first.values())["a"] / len(records)
     assert abs(share - 0.75) < 4 * (0.75 * 0.25 / len(records)) ** 0.5
-    three = TeachersOptions.model_validate([*two.weights, {"teacher": "c", "weight": 1.0}])
+    three = TeachersOptions.model_validate([*(two.weights or ()), {"teacher": "c", "weight": 1.0}])
     moved = {
         teacher_of(three, "task", record) for record in records if teacher_of(three, "task", record) != first[record]
     }
