@@ -232,9 +232,9 @@ class Feed:
         found = advantages([one.group for one, _ in judged], [value for _, value in judged], judging.std)
         groups = {one.group for one, _ in judged}
         different = {one.group for (one, _), own in zip(judged, found, strict=True) if own}
-        for counts in (self.window, self.whole):
-            counts["groups"] += len(groups)
-            counts["equal"] += len(groups - different)
+        for name, count in (("groups", len(groups)), ("equal", len(groups - different))):
+            self.window[name] += count
+            self.whole[name] += count
         wanted = groups if judging.keep_equal or not different else different
         return [
             one.rollout(at, own, judging.sequences)
