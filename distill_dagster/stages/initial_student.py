@@ -11,7 +11,7 @@ from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.lineage.ledger import Ledger
 from distill_dagster.records.messages import text_of
-from distill_dagster.stages import models
+from distill_dagster.stages import models, seeds
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.storage.store import Store
 
@@ -42,7 +42,11 @@ def node(pipeline: PipelineContext) -> Node:
         key=(pipeline.key, "initial_student"),
         version=VERSION,
         parents=parents,
-        config={**student.model_dump(), "seed": pipeline.config.training.seed},
+        config={
+            **student.model_dump(),
+            "seed": pipeline.config.training.seed,
+            **(seeds.identity(pipeline) if student.base.startswith("preset:") else {}),
+        },
         outside=lambda: reference(pipeline).outside() if local else {},
         make=lambda job: make(job, pipeline),
         title="The student before training: a base model, a preset, or another pipeline's student",
@@ -89,7 +93,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         folder.check(source)
         shutil.copytree(source, target)
     elif pipeline.config.student.base.startswith("preset:"):
-        _from_preset(job, pipeline, target)
+        _from_preset(job, pipeline)
     else:
         shutil.copytree(
             reference(pipeline).fetched(), target, ignore=shutil.ignore_patterns("manifest.json", "scores*")
@@ -97,16 +101,18 @@ def make(job: Job, pipeline: PipelineContext) -> None:
     job.notes["counts"] = {"parameters": folder.parameters(target)}
 
 
-def _from_preset(job: Job, pipeline: PipelineContext, target: Path) -> None:
-    """A preset with random weights and a tokenizer fitted on the inputs that the student may see."""
+def _from_preset(job: Job, pipeline: PipelineContext) -> None:
+    """A preset with random weights, drawn once a seed, and a tokenizer fitted on the inputs that the student may
+    see."""
     from distill_dagster.models import folder
     from distill_dagster.training import presets, tokenizer
 
-    seeds = job.inputs["seeds"].table("seed", filters=[("part", "in", ["gold", "unlabeled"])]).to_pylist()
-    texts = [text_of(row["messages"]) for row in seeds] + [row["answer"] for row in seeds if row["answer"]]
+    rows = job.inputs["seeds"].table("seed", filters=[("part", "in", ["gold", "unlabeled"])]).to_pylist()
+    texts = [text_of(row["messages"]) for row in rows] + [row["answer"] for row in rows if row["answer"]]
     place = job.work / "tokenizer"
     tokenizer.fit(texts, pipeline.config.student.vocabulary, place)
     words = folder.load_tokenizer(place)
     name = pipeline.config.student.base.removeprefix("preset:")
-    model = presets.build(name, words, pipeline.config.training.seed)
-    folder.save(model, words, target, "fp32")
+    for index in range(pipeline.config.evaluation.seeds):
+        model = presets.build(name, words, pipeline.config.training.seed + index)
+        folder.save(model, words, job.draft.content / f"model{seeds.suffix(index)}", "fp32")

@@ -26,19 +26,21 @@ def run(
     vocabulary: int = 2048,
     name: str = "train",
     teaching: Mapping[str, Any] | None = None,
+    validation: Sequence[dict[str, Any]] = (),
     pairs: Sequence[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Train a model on EXAMPLE rows, or on PREFERENCE rows in `pairs`, and put its folder at `out`.
 
     The work folder outlives a crash, so the same action resumes from its last checkpoint. `teaching` names what a
-    teacher says beyond text, as `distill_dagster.training.process` takes it: `signals`, `teacher`.
+    teacher says beyond text, as `distill_dagster.training.process` takes it: `signals`, `teacher`. `validation` are
+    EXAMPLE rows whose loss is measured, and by which `early_stop` stops.
 
     Returns:
         The trainer's summary: steps, tokens, last loss, seconds.
     """
     import pyarrow.parquet as pq
 
-    from distill_dagster.training import launch
+    from distill_dagster.training import launch, rationale
 
     if not examples and not pairs:
         left, funnel = ("example", "filtered_dataset") if pairs is None else ("preference pair", "preference_pairs")
@@ -51,7 +53,10 @@ def run(
     work.mkdir(parents=True, exist_ok=True)
     kind = "examples" if pairs is None else "pairs"
     data = work / f"{kind}.parquet"
-    pq.write_table(build("example", examples) if pairs is None else build("preference", pairs), data)
+    table = (
+        build("example", rationale.rows(examples, recipe.rationale)) if pairs is None else build("preference", pairs)
+    )
+    pq.write_table(table, data)
     model_out = work / "model"
     task = {
         kind: str(data),
@@ -62,6 +67,9 @@ def run(
         "name": f"{job.node.key[0]}/{job.node.key[1]}",
         **(teaching or {}),
     }
+    if validation:
+        pq.write_table(build("example", validation), work / "validation.parquet")
+        task["validation"] = str(work / "validation.parquet")
     with job.services.training_session() as env:
         summary = launch.launch(
             task,

@@ -25,6 +25,7 @@ from distill_dagster.training.forward import Forward
 from distill_dagster.training.objectives.base import Positions, build
 from distill_dagster.training.pairs import summed
 from distill_dagster.training.signals.store import token_hash
+from distill_dagster.training.world import World
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -60,7 +61,8 @@ class Reference:
                     "Give `train` all examples beforehand.",
                 )
         dtype = positions.hidden.dtype if positions.hidden.dtype == torch.float64 else torch.float32
-        return torch.tensor([self._known[_name(example)] for example in examples], dtype=dtype)
+        values = [self._known[_name(example)] for example in examples]
+        return torch.tensor(values, dtype=dtype, device=positions.hidden.device)
 
 
 def wanted(
@@ -69,6 +71,7 @@ def wanted(
     examples: Sequence[Example],
     recipe: Recipe,
     folder: Path,
+    world: World | None = None,
 ) -> list[Reference]:
     """What the terms of a recipe need of the model as it stands before training; nothing where none does.
 
@@ -78,6 +81,7 @@ def wanted(
         examples: Encoded answers.
         recipe: Which terms, and the precision and batch size of the forward pass.
         folder: Work folder of the run.
+        world: The processes that train together, of which the first computes and the others read.
 
     Raises:
         TrainingError: A kept file is damaged, or of another start or other pairs.
@@ -86,13 +90,25 @@ def wanted(
     if not any(getattr(term, "reference", False) for term in built):
         return []
     key = digest({"start": _weights(model), "data": _data(examples), "precision": recipe.precision, "shard": SHARD})
-    place = folder / FOLDER / key[:16]
+    world = world or World()
+    if not world.first:
+        world.wait()  # The first has written all of it.
+    known = _known(model, int(tokenizer.pad_token_id or 0), examples, recipe, folder / FOLDER / key[:16], key)  # pyright: ignore[reportArgumentType]
+    if world.first:
+        world.wait()
+    return [Reference(known, key)]
+
+
+def _known(
+    model: PreTrainedModel, padding: int, examples: Sequence[Example], recipe: Recipe, place: Path, key: str
+) -> dict[Name, float]:
+    """The values of all examples, from the shards there are and those that have to be made."""
     if place.parent.is_dir():
         for other in place.parent.iterdir():
             if other != place:
                 shutil.rmtree(other, ignore_errors=True)
     place.mkdir(parents=True, exist_ok=True)
-    scorer = _Scorer(model, int(tokenizer.pad_token_id or 0), recipe)  # pyright: ignore[reportArgumentType]
+    scorer = _Scorer(model, padding, recipe)
     known: dict[Name, float] = {}
     for start in range(0, len(examples), SHARD):
         part = examples[start : start + SHARD]
@@ -100,7 +116,7 @@ def wanted(
         if not path.exists():
             _write(path, part, scorer(part), key)
         known |= _read(path, part, key)
-    return [Reference(known, key)]
+    return known
 
 
 def _name(example: Example) -> Name:

@@ -80,15 +80,16 @@ def by_definition(positions, name: str, params: dict):
         beta = params["beta"]
         if name == "simpo":
             good, bad = (beta * value[side] / count[side] for side in (True, False))
-            losses.append(-torch.log(1 / (1 + torch.exp(-(good - bad - params["gamma"])))))
+            losses.append(torch.log1p(torch.exp(-(good - bad - params["gamma"]))))
         else:
             good, bad = (beta * (value[side] - start[side]) for side in (True, False))
             if params["loss"] == "ipo":
                 gap = (value[True] - start[True]) / count[True] - (value[False] - start[False]) / count[False]
                 losses.append((gap - 1 / (2 * beta)) ** 2)
             else:
-                right, epsilon = 1 / (1 + torch.exp(bad - good)), params["label_smoothing"]
-                losses.append(-(1 - epsilon) * torch.log(right) - epsilon * torch.log(1 - right))
+                # −log σ(x) is log(1 + e^−x), which loses nothing where σ(x) is near 1.
+                epsilon, gap = params["label_smoothing"], good - bad
+                losses.append((1 - epsilon) * torch.log1p(torch.exp(-gap)) + epsilon * torch.log1p(torch.exp(gap)))
         better.append(good)
         worse.append(bad)
     return sum(losses) / len(losses), better, worse
@@ -121,8 +122,8 @@ def test_value_gradient_and_rewards_are_the_definitions(case, pairs, seed, biase
     for one, other in zip(leaves(ours), leaves(theirs), strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-7, atol=1e-10)
     margins = [(good - bad).item() for good, bad in zip(better, worse, strict=True)]
-    assert ours.measures[f"{name}_margin"] == pytest.approx(sum(margins) / pairs, rel=1e-9, abs=1e-12)
-    assert ours.measures[f"{name}_accuracy"] == pytest.approx(sum(one > 0 for one in margins) / pairs, rel=1e-6)
+    assert ours.measures[name]["margin"] == pytest.approx(sum(margins) / pairs, rel=1e-9, abs=1e-12)
+    assert ours.measures[name]["accuracy"] == pytest.approx(sum(one > 0 for one in margins) / pairs, rel=1e-6)
 
 
 @given(rows=st.integers(0, 40), tile=st.integers(1, 3000), seed=st.integers(0, 99), bf16=st.booleans())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
@@ -11,6 +12,8 @@ from distill_dagster.training.objectives.base import Positions
 
 if TYPE_CHECKING:
     import torch
+
+    from distill_dagster.training.data import Example
 
 
 class Objective:
@@ -40,6 +43,10 @@ class Objective:
     def __init__(self, params: Params | None = None) -> None:
         self.params = params or self.Params()  # pyright: ignore[reportCallIssue]
 
+    def units(self, examples: Sequence[Example]) -> int:
+        """Its mean is over pairs."""
+        return len(examples) // 2
+
     def __call__(self, positions: Positions) -> torch.Tensor:
         """The term's value.
 
@@ -60,10 +67,10 @@ class Objective:
             gap = params.beta * (chosen - rejected)
             losses = -(1 - params.label_smoothing) * logsigmoid(gap) - params.label_smoothing * logsigmoid(-gap)
         margin = params.beta * (chosen - rejected).detach()
-        positions.measures |= {
-            "dpo_margin": margin.mean().item(),
-            "dpo_accuracy": (margin > 0).float().mean().item(),
-            "dpo_chosen_log_prob": said.chosen.detach().mean().item(),
-            "dpo_rejected_log_prob": said.rejected.detach().mean().item(),
+        positions.measures["dpo"] = {
+            "margin": margin.mean().item(),
+            "accuracy": (margin > 0).float().mean().item(),
+            "chosen_log_prob": said.chosen.detach().mean().item(),
+            "rejected_log_prob": said.rejected.detach().mean().item(),
         }
         return losses.mean()

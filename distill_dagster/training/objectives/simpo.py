@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -11,6 +12,8 @@ from distill_dagster.training.objectives.base import Positions
 
 if TYPE_CHECKING:
     import torch
+
+    from distill_dagster.training.data import Example
 
 
 class Objective:
@@ -28,6 +31,10 @@ class Objective:
     def __init__(self, params: Params | None = None) -> None:
         self.params = params or self.Params()  # pyright: ignore[reportCallIssue]
 
+    def units(self, examples: Sequence[Example]) -> int:
+        """Its mean is over pairs."""
+        return len(examples) // 2
+
     def __call__(self, positions: Positions) -> torch.Tensor:
         """The term's value.
 
@@ -41,10 +48,10 @@ class Objective:
         params, said = self.params, compared(positions, "`simpo`")
         margin = params.beta * (said.chosen / said.chosen_tokens - said.rejected / said.rejected_tokens)
         seen = margin.detach()
-        positions.measures |= {
-            "simpo_margin": seen.mean().item(),
-            "simpo_accuracy": (seen > 0).float().mean().item(),
-            "simpo_chosen_log_prob": said.chosen.detach().mean().item(),
-            "simpo_rejected_log_prob": said.rejected.detach().mean().item(),
+        positions.measures["simpo"] = {
+            "margin": seen.mean().item(),
+            "accuracy": (seen > 0).float().mean().item(),
+            "chosen_log_prob": said.chosen.detach().mean().item(),
+            "rejected_log_prob": said.rejected.detach().mean().item(),
         }
         return -logsigmoid(margin - params.gamma).mean()
