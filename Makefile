@@ -16,8 +16,8 @@ PYTHONS ?= 3.11 3.12 3.13
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo ui teacher test test-fast test-kill test-pythons lint format schema images constraints clean
-.PHONY: bench-teacher bench-dedup bench-loss bench-preference bench-signal
+.PHONY: help venv demo ui teacher test test-fast test-kill test-kills test-pythons lint format schema images constraints clean
+.PHONY: bench-teacher bench-dedup bench-loss bench-preference bench-signal bench-arms bench-peers
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -46,6 +46,9 @@ test: venv ## all tests but the long kill runs (under 15 minutes on two cores)
 
 test-kill: venv ## kill at every fault point in turn, and run again (under 10 minutes on two idle cores)
 	$(BIN)/python -m pytest -n $(JOBS) -m "slow and kill" $(ARGS)
+
+test-kills: venv ## kill a run whose teacher is behind an API 100 times at seeded moments (under 5 minutes; KILLS=1000)
+	DISTILL_KILLS=$(or $(KILLS),100) $(BIN)/python -m pytest -s tests/kill/test_core_kills.py $(ARGS)
 
 test-fast: venv ## the tests that take seconds (under 3 minutes)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(ARGS)
@@ -82,8 +85,23 @@ bench-preference: venv ## the preference losses beside TRL's, number for number,
 bench-signal: venv ## an epoch from stored signals beside one with the teacher in memory
 	$(BIN)/python benchmarks/signals.py $(ARGS)
 
-bench-teacher: venv ## asking a teacher through the journal, beside a bare HTTP client (two minutes, idle machine)
+# One environment a peer: together they do not resolve. distilabel's own requirements leave out requests.
+PEER_distilabel := "distilabel[openai]==1.5.3" requests
+PEER_curator := "bespokelabs-curator==0.1.31"
+PEER_designer := "data-designer==0.9.6"
+
+bench-peers: $(addprefix benchmarks/.venv-,$(addsuffix /.installed,distilabel curator designer)) ## environments of the peers of bench-teacher (downloads)
+
+benchmarks/.venv-%/.installed:
+	test -x benchmarks/.venv-$*/bin/python || $(PYTHON) -m venv benchmarks/.venv-$*
+	benchmarks/.venv-$*/bin/python -m pip install --quiet $(PIP_ARGS) $(PEER_$*)
+	touch $@
+
+bench-teacher: venv ## asking a teacher through the journal, beside a bare HTTP client and the peers of bench-peers (idle machine)
 	$(BIN)/python benchmarks/teacher.py $(ARGS)
+
+bench-arms: venv ## what a verifier does to PaLM's recorded answers, in four arms (a minute; needs the real data)
+	$(BIN)/python benchmarks/four_arms.py $(ARGS)
 
 bench-dedup: venv ## near duplicates beside datatrove, 1,000,000 documents (an hour, on an idle machine); ARGS="--rows 100000"
 	$(BIN)/python benchmarks/dedup.py $(ARGS)

@@ -149,7 +149,7 @@ def ours(folder: Path, terms: dict[str, Any]) -> tuple[dict[str, float], dict[st
     loss: Any = sum(weight * build(name, params)(positions) for name, (weight, params) in recipe.terms.items())
     loss.backward()
     gradients = {key: part.grad for key, part in policy.named_parameters() if part.grad is not None}
-    return {"loss": loss.item(), **positions.measures[next(iter(terms))]}, gradients
+    return {"loss": loss.item(), **positions.measures}, gradients
 
 
 def apart(one: float, other: float) -> float:
@@ -175,13 +175,13 @@ def compare(python: str, folder: Path) -> dict[str, Any]:
         differences = {
             "loss": apart(found["loss"], said["loss"]),
             # A margin is a difference of rewards, and rounds as they do.
-            "margin": abs(found["margin"] - said["rewards/margins"])
+            "margin": abs(found[f"{first}_margin"] - said["rewards/margins"])
             / (abs(said["rewards/chosen"]) + abs(said["rewards/rejected"])),
-            "accuracy": apart(found["accuracy"], said["rewards/accuracies"]),
+            "accuracy": apart(found[f"{first}_accuracy"], said["rewards/accuracies"]),
         }
         if first == "dpo":  # CPOTrainer reports log-probabilities a token
-            differences["chosen log-prob"] = apart(found["chosen_log_prob"], said["logps/chosen"])
-            differences["rejected log-prob"] = apart(found["rejected_log_prob"], said["logps/rejected"])
+            differences["chosen log-prob"] = apart(found["dpo_chosen_log_prob"], said["logps/chosen"])
+            differences["rejected log-prob"] = apart(found["dpo_rejected_log_prob"], said["logps/rejected"])
         assert gradients.keys() == other.keys(), gradients.keys() ^ other.keys()
         gap = sum((gradients[key] - other[key]).square().sum().item() for key in other) ** 0.5
         differences["gradient"] = gap / sum(part.square().sum().item() for part in other.values()) ** 0.5

@@ -1,7 +1,8 @@
-"""`make bench-teacher`: asking a teacher through the journal, beside a bare aiohttp client, on one loopback server.
+"""`make bench-teacher`: asking a teacher through the journal, beside a bare aiohttp client and the peers whose
+environments are there (`make bench-peers`: distilabel, Bespoke Curator, DataDesigner), on one loopback server.
 
-Pairs are interleaved, each run has a process of its own, and medians are told. The tail workload has 0.2 s latency with
-5 % of the questions at 1 s; the other has none. The last lines are JSON, one a measure; `ratio` above 1 means that
+Rounds are interleaved, each run has a process of its own, and medians are told. The tail workload has 0.2 s latency
+with 5 % of the questions at 1 s; the other has none. The last lines are JSON, one a measure; `ratio` above 1 means that
 ours is better.
 """
 
@@ -14,9 +15,11 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 WORKLOADS = {
@@ -25,14 +28,23 @@ WORKLOADS = {
 }
 
 
-def run(system: str, port: int, count: int, in_flight: int) -> dict[str, float]:
-    """One run of one system in a process of its own."""
+PEERS = {"distilabel": "distilabel", "curator": "Bespoke Curator", "designer": "DataDesigner"}
+
+
+def run(system: str, port: int, count: int, in_flight: int, environments: Path = HERE) -> dict[str, Any]:
+    """One run of one system in a process of its own, a peer's in the peer's own environment."""
     with tempfile.TemporaryDirectory() as folder:
+        python, script = sys.executable, "teacher_worker.py"
+        if system in PEERS:
+            python, script = str(environments / f".venv-{system}" / "bin" / "python"), "teacher_peer.py"
         url = f"http://127.0.0.1:{port}/v1"
-        command = [sys.executable, str(HERE / "teacher_worker.py"), system, url, str(count), str(in_flight), folder]
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        )
+        command = [python, str(HERE / script), system, url, str(count), str(in_flight), folder]
+        settings = {**os.environ, "OMP_NUM_THREADS": "1"}
+        if system in PEERS:
+            settings.pop("PYTHONPATH", None)
+        done = subprocess.run(command, capture_output=True, text=True, env=settings, cwd=folder, timeout=900)
+        if done.returncode:
+            raise RuntimeError(f"{system}: {done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -44,49 +56,55 @@ def call(port: int, path: str, body: dict | None = None) -> dict:
         return json.load(reply)
 
 
-def measure(name: str, port: int, count: int, in_flight: int, pairs: int) -> dict[str, list[dict[str, float]]]:
-    """Interleaved pairs of one workload; the first system of a pair changes."""
-    runs: dict[str, list[dict[str, float]]] = {"ours": [], "bare": []}
-    for pair in range(pairs):
-        for system in ("ours", "bare") if pair % 2 == 0 else ("bare", "ours"):
+def measure(
+    name: str, port: int, count: int, in_flight: int, rounds: int, systems: Sequence[str], environments: Path
+) -> dict[str, list[dict[str, Any]]]:
+    """Interleaved rounds of one workload; the first system of a round changes."""
+    runs: dict[str, list[dict[str, Any]]] = {system: [] for system in systems}
+    for number in range(rounds):
+        at = number % len(systems)
+        for system in (*systems[at:], *systems[:at]):
             call(port, "/reset", WORKLOADS[name])
-            result = run(system, port, count, in_flight)
+            result = run(system, port, count, in_flight, environments)
             seen = call(port, "/counters")
-            assert result["answered"] == seen["requests"] == count, (system, result, seen)
-            assert seen["most_in_flight"] <= in_flight, seen
+            # A peer may ask something of its own first (Bespoke Curator does, once).
+            extra = seen["requests"] - count
+            assert result["answered"] == count and (0 <= extra <= 3 if system in PEERS else extra == 0), (result, seen)
+            assert system in PEERS or seen["most_in_flight"] <= in_flight, seen
             runs[system].append(result)
-            print(f"{name} {system}: {result['seconds']:.2f} s, {count / result['seconds']:.0f}/s", file=sys.stderr)
+            said = f"{result['seconds']:.2f} s, {count / result['seconds']:.0f}/s, {seen['requests']} requests"
+            print(f"{name} {system}: {said}, {seen['most_in_flight']} in flight", file=sys.stderr)
     return runs
 
 
-def lines(name: str, count: int, runs: dict[str, list[dict[str, float]]]) -> list[dict]:
-    """Measures of one workload: seconds (or records a second), processor seconds, peak memory."""
+def lines(name: str, count: int, runs: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Measures of one workload beside each system: seconds (or records a second), processor seconds, peak memory."""
     middle = {
         system: {key: median(entry[key] for entry in results) for key in ("seconds", "cpu", "peak_mb")}
         for system, results in runs.items()
     }
-    ours, bare = middle["ours"], middle["bare"]
-    peer = {"peer_name": "bare aiohttp", "peer_version": version("aiohttp")}
-    # The ratio of each pair, not of the medians: what slows the machine down slows both of a pair.
-    ratio = median(b["seconds"] / o["seconds"] for o, b in zip(runs["ours"], runs["bare"], strict=True))
-    if name == "tail":
-        first = {"ours": ours["seconds"], "peer": bare["seconds"], **peer, "ratio": ratio, "unit": "s"}
-    else:
-        rates = count / ours["seconds"], count / bare["seconds"]
-        first = {"ours": rates[0], "peer": rates[1], **peer, "ratio": ratio, "unit": "records/s"}
-    found = [{"name": f"teacher_{name}", **first}]
-    for key, unit in (("cpu", "s"), ("peak_mb", "MB")):
-        ratio = bare[key] / ours[key]
-        found.append(
-            {
-                "name": f"teacher_{name}_{key}",
-                "ours": ours[key],
-                "peer": bare[key],
-                **peer,
-                "ratio": ratio,
-                "unit": unit,
-            }
-        )
+    ours = middle["ours"]
+    found = []
+    for system, theirs in middle.items():
+        if system == "ours":
+            continue
+        label = f"teacher_{name}" if system == "bare" else f"teacher_{name}_{system}"
+        peer = {"peer_name": "bare aiohttp", "peer_version": version("aiohttp")}
+        if system in PEERS:
+            peer = {"peer_name": PEERS[system], "peer_version": runs[system][0]["version"]}
+        # The ratio of each pair, not of the medians: what slows the machine down slows both of a pair.
+        ratio = median(b["seconds"] / o["seconds"] for o, b in zip(runs["ours"], runs[system], strict=True))
+        if name == "tail":
+            found.append(
+                {"name": label, "ours": ours["seconds"], "peer": theirs["seconds"], **peer, "ratio": ratio, "unit": "s"}
+            )
+        else:
+            rates = {"ours": count / ours["seconds"], "peer": count / theirs["seconds"]}
+            found.append({"name": label, **rates, **peer, "ratio": ratio, "unit": "records/s"})
+        for key, unit in (("cpu", "s"), ("peak_mb", "MB")):
+            ratio = theirs[key] / ours[key]
+            values = {"ours": ours[key], "peer": theirs[key]}
+            found.append({"name": f"{label}_{key}", **values, **peer, "ratio": ratio, "unit": unit})
     return found
 
 
@@ -98,8 +116,13 @@ def main() -> int:
         "--count", type=int, default=1000, help="prompts of the tail workload; twice as many without latency"
     )
     parser.add_argument("--in-flight", type=int, default=64)
+    parser.add_argument("--peers", help="such as distilabel,curator; by default those that are installed, `none`: none")
+    parser.add_argument("--environments", type=Path, default=HERE, help="folder of the peers' .venv-NAME")
     parser.add_argument("--anyway", action="store_true", help="measure on a loaded machine as well")
     options = parser.parse_args()
+    there = [name for name in PEERS if (options.environments / f".venv-{name}" / "bin" / "python").exists()]
+    wanted = there if options.peers is None else [name for name in options.peers.split(",") if name != "none"]
+    systems = ("ours", "bare", *wanted)
     load = os.getloadavg()[0]
     if load > 0.5 * (os.cpu_count() or 1) and not options.anyway:
         print(f"the machine is busy (load {load:.1f}): wait, or give --anyway", file=sys.stderr)
@@ -110,13 +133,14 @@ def main() -> int:
         port = int(server.stdout.readline())
         found = []
         for name, count in (("tail", options.count), ("zero", 2 * options.count)):
-            found += lines(name, count, measure(name, port, count, options.in_flight, options.pairs))
+            runs = measure(name, port, count, options.in_flight, options.pairs, systems, options.environments)
+            found += lines(name, count, runs)
     finally:
         server.kill()
         server.communicate()
-    print(f"{'measure':24}{'ours':>10}{'bare':>10}{'ratio':>8}  unit")
+    print(f"{'measure':32}{'ours':>10}{'theirs':>10}{'ratio':>8}  unit")
     for entry in found:
-        print(f"{entry['name']:24}{entry['ours']:10.2f}{entry['peer']:10.2f}{entry['ratio']:8.2f}  {entry['unit']}")
+        print(f"{entry['name']:32}{entry['ours']:10.2f}{entry['peer']:10.2f}{entry['ratio']:8.2f}  {entry['unit']}")
     for entry in found:
         print(json.dumps({key: round(value, 4) if isinstance(value, float) else value for key, value in entry.items()}))
     return 0

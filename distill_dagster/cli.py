@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from distill_dagster import cli_lineage, console
+from distill_dagster import cli_lineage, cli_review, console
 from distill_dagster.errors import DistillError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cli_lineage.app)
+app.add_typer(cli_review.app)
 
 Config = Annotated[Path | None, typer.Option("--config", help="Folder of the YAML files.")]
 

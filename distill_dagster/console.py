@@ -159,8 +159,11 @@ def trace_tree(made: Trace) -> Tree:
             entry.add(f"sent {plain(row['sent_at'])}, answered {plain(row['received_at'] or 'never')}")
     candidates = tree.add(f"[bold]candidates[/] ({len(made.candidates)})")
     for row in made.candidates:
-        entry = candidates.add(_line(row["record_id"], (row["task"], row["kind"], f"sample {row['sample']}")))
+        entry = candidates.add(
+            _line(row["record_id"], (row["task"], row["kind"], f"sample {row['sample']}", *_who(row)))
+        )
         entry.add(_fate(row))
+        _ballot(entry, row)
         _text(entry, row)
     examples = tree.add(f"[bold]examples[/] ({len(made.examples)})")
     for row in made.examples:
@@ -179,6 +182,19 @@ def trace_tree(made: Trace) -> Tree:
     return tree
 
 
+def _who(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Which of several teachers a candidate is of."""
+    return (f"teacher {row['teacher']}",) if row.get("teacher") else ()
+
+
+def _ballot(entry: Tree, row: Mapping[str, Any]) -> None:
+    """What each teacher said, where a candidate is what most of them said."""
+    for vote in row.get("votes") or ():
+        stand = f"failed: {vote['failure']}" if vote["failure"] else "agrees" if vote["agrees"] else "differs"
+        said = f": {vote['answer']}" if vote.get("answer") is not None else ""
+        entry.add(f"{plain(vote['teacher'])} {plain(stand)}{plain(said)}")
+
+
 def dropped_tree(made: Trace) -> Tree:
     """What became of a record, and what each rule saw."""
     tree = Tree(f"[bold]{made.kind}[/] {made.record_id}", guide_style="dim")
@@ -186,7 +202,9 @@ def dropped_tree(made: Trace) -> Tree:
         if row.get("dropped"):
             tree.add(f"[red]never entered the seed set:[/] {plain(row['dropped'])}")
     for row in made.candidates:
-        entry = tree.add(f"{_fate(row)}  [dim]{plain(row['task'])}, candidate {row['record_id']}[/]")
+        who = "".join(f", {plain(one)}" for one in _who(row))
+        entry = tree.add(f"{_fate(row)}  [dim]{plain(row['task'])}, candidate {row['record_id']}{who}[/]")
+        _ballot(entry, row)
         if row["looks"]:
             entry.add(_looks(row["looks"]))
     if not made.candidates:

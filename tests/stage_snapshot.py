@@ -31,6 +31,7 @@ _LOSSES = ("training/losses/*.py", "training/signals/*.py")
 _TRAINING = (
     *_WEIGHTS,
     "stages/training.py",
+    "stages/validation.py",
     "training/*.py",
     "training/feeds/*.py",
     "training/objectives/*.py",
@@ -39,6 +40,7 @@ _TRAINING = (
 _EXAMINING = ("stages/examination.py", "evaluation/*.py")
 _ASKING = (
     "stages/teaching.py",
+    "stages/panel.py",
     "stages/egress.py",
     "knowledge/base.py",
     "knowledge/prompts.py",
@@ -60,6 +62,8 @@ BUNDLES: dict[str, tuple[str, ...]] = {
         "filtering/_*.py",
         "stages/inheritance.py",
         "stages/leakage.py",
+        "stages/ratings.py",
+        "stages/review.py",
         "stages/teacher_model.py",
         "knowledge/prompts.py",
     ),
@@ -77,6 +81,7 @@ BUNDLES: dict[str, tuple[str, ...]] = {
     "control_checkpoint": (*_TRAINING, "stages/seeds.py", "stages/arms/*.py", "stages/examination.py"),
     "eval_report": (*_EXAMINING, "stages/teacher_outputs.py", *_ASKING),
     "deployed_student": ("deployment/*.py",),
+    "review_import": ("filtering/_review.py",),
 }
 
 #: Files that shape no content: how processes are started, what is stored on the way, how reports look.
@@ -88,6 +93,7 @@ PLUMBING = (
     "evaluation/funnel.py",
     "evaluation/page.py",
     "evaluation/report.py",
+    "evaluation/run_figure.py",
     "evaluation/style.py",
     "evaluation/table.py",
     "stages/__init__.py",
@@ -97,6 +103,7 @@ PLUMBING = (
     "stages/metering.py",
     "stages/plugins.py",
     "stages/project.py",
+    "stages/review_files.py",
     "teachers/_holder.py",
     "teachers/_journal.py",
     "teachers/_journal_postgres.py",

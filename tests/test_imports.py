@@ -29,7 +29,7 @@ FLOORS = (
     ("resources",),
     ("assets", "automation"),
     ("console",),
-    ("definitions", "component", "serve", "cli_lineage"),
+    ("definitions", "component", "serve", "cli_lineage", "cli_review"),
     # The package itself offers the public API, imported when it is asked for.
     ("cli", "__main__", "__init__"),
 )

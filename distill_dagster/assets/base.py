@@ -166,3 +166,13 @@ def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:
     import base64
 
     return dg.MetadataValue.md(f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def teachers_table(teachers: Mapping[str, Mapping[str, Any]]) -> str:
+    """A row a teacher, as a Markdown table."""
+    titles = list(dict.fromkeys(title for found in teachers.values() for title in found))
+    lines = ["| teacher | " + " | ".join(title.replace("_", " ") for title in titles) + " |"]
+    lines.append("|---|" + "---:|" * len(titles))
+    for name, found in teachers.items():
+        lines.append(f"| {name} | " + " | ".join(f"{found.get(title, 0):,}" for title in titles) + " |")
+    return "\n".join(lines)

@@ -17,7 +17,7 @@ from distill_dagster.filtering._undeclared import undeclared
 from distill_dagster.knowledge.base import load_kind
 from distill_dagster.lineage.engine import head_version
 from distill_dagster.records.schemas import TABLES
-from distill_dagster.stages import deployed_student, leakage
+from distill_dagster.stages import deployed_student, leakage, review
 from distill_dagster.stages.context import PipelineContext, SourceContext
 from distill_dagster.stages.project import Project
 from distill_dagster.stages.training import curve
@@ -147,6 +147,11 @@ def of_pipeline(project: Project, pipeline: PipelineContext) -> list[dg.AssetChe
         checks.append(check(project, (own, "teacher_outputs"), "token_limit", words, _token_limit, warn=True))
         words = "The kept inputs of each task are at least half as diverse as its seeds, by the Vendi score a text."
         checks.append(check(project, (own, "filtered_dataset"), "diversity", words, _diverse, warn=True))
+        options = review.options_of(pipeline.config)
+        if options is not None and options.max_upper_bound is not None:
+            most = options.max_upper_bound
+            words = f"The share of records in which people find critical errors lies below {most:g}, at 95 %."
+            checks.append(check(project, (own, "filtered_dataset"), "critical_errors", words, _reviewed, blocking=True))
     for artifact in ("student_checkpoint", "control_checkpoint"):
         checks.append(
             check(
@@ -207,8 +212,13 @@ def _answered(version: Version, run: str) -> tuple[bool, dict[str, Any]]:
 
 def _one_served_model(version: Version, run: str) -> tuple[bool, dict[str, Any]]:
     said = version.run(run)["notes"].get("served_model", {"earlier": {}, "here": {}})
-    names = sorted({*said["earlier"], *said["here"]})
-    return len(names) <= 1, {"models": ", ".join(names) or "none", "answers": dg.MetadataValue.json(said)}
+    each = [said] if "here" in said else list(said.values())  # of several teachers each has an account of its own
+    found = [{*one["earlier"], *one["here"]} for one in each]
+    names = sorted(set().union(*found))
+    return all(len(one) <= 1 for one in found), {
+        "models": ", ".join(names) or "none",
+        "answers": dg.MetadataValue.json(said),
+    }
 
 
 def _token_limit(version: Version, run: str) -> tuple[bool, dict[str, Any]]:
@@ -220,6 +230,13 @@ def _diverse(version: Version, run: str) -> tuple[bool, dict[str, Any]]:
     found = version.run(run)["notes"].get("diversity", {})
     lost = collapsed(found.get("inputs", {}), found.get("seeds", {}))
     return not lost, {"collapsed": dg.MetadataValue.json(lost), "scores": dg.MetadataValue.json(found)}
+
+
+def _reviewed(version: Version, run: str) -> tuple[bool, dict[str, Any]]:
+    found = review.finding(version, run)
+    if found is None:  # made before the pipeline had the gate
+        return False, {"reason": "this version was made without it; materialize filtered_dataset again"}
+    return found.passed, {"reason": found.reason, "evidence": dg.MetadataValue.json(found.evidence)}
 
 
 def _loss_finite(version: Version, run: str) -> tuple[bool, dict[str, Any]]:

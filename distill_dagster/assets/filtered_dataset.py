@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from distill_dagster.assets.base import counts_table, picture, sample_table, stage_asset
+from distill_dagster.assets.base import counts_table, picture, sample_table, stage_asset, teachers_table
 from distill_dagster.lineage.engine import Made
 from distill_dagster.lineage.threads import At
 from distill_dagster.records.messages import text_of
@@ -38,6 +38,11 @@ def describe(pipeline: PipelineContext, made: Made) -> Mapping[str, Any]:
     if funnel := notes.get("funnel", {}):
         shown["funnel"] = dg.MetadataValue.md(counts_table("candidates", funnel))
         shown["funnel_picture"] = picture(pictures.funnel_figure(funnel), "candidates, what each reason took, and kept")
+    if teachers := notes.get("teachers"):
+        rows = {
+            name: {**{k: v for k, v in one.items() if k != "calls"}, **one["calls"]} for name, one in teachers.items()
+        }
+        shown["teachers"] = dg.MetadataValue.md(teachers_table(rows))
     if cost := notes.get("cost"):
         shown["cost per kept record"] = cost["cost per kept record"]
         shown["cost_micros"] = cost["cost_micros"]
@@ -49,10 +54,36 @@ def describe(pipeline: PipelineContext, made: Made) -> Mapping[str, Any]:
         shown["labels"] = picture(labels, "labels before and after filtering")
     if scores := notes.get("diversity"):
         shown["diversity"] = dg.MetadataValue.md(diversity_table(scores))
+    if said := notes.get("review"):
+        shown |= reviewed(said)
     if pipeline.source.config.show_records:
         shown["sample"] = _examples(made)
         if dropped := _dropped(made):
             shown["dropped"] = sample_table(["task", "reason", "evidence", "input", "answer"], dropped)
+    return shown
+
+
+def reviewed(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What people said: counts, agreement, the share of critical errors with its bound, and where they differed."""
+    every = said["critical"]["all"]
+    shown: dict[str, Any] = {
+        "review": dg.MetadataValue.md(counts_table("reviewed records", said["records"])),
+        "critical errors, upper 95 % bound": every["upper"],
+        "critical errors": dg.MetadataValue.json(said["critical"]),
+        "review gate": said["gate"]["reason"],
+    }
+    if every["rate"] is not None:
+        shown["critical errors, share"] = every["rate"]
+    if (found := said["agreement"]) is not None:
+        shown["agreement"] = dg.MetadataValue.json(found)
+        if found["value"] is not None:
+            shown[found["measure"].lower()] = found["value"]
+    if said["disagreements"]:
+        lines = ["| record | task | verdicts | ruling |", "|---|---|---|---|"]
+        for entry in said["disagreements"]:
+            verdicts = ", ".join(f"{name}: {verdict}" for name, verdict in entry["verdicts"].items())
+            lines.append(f"| {entry['record'][:12]} | {entry['task']} | {verdicts} | {entry['ruling']} |")
+        shown["disagreements"] = dg.MetadataValue.md("\n".join(lines))
     return shown
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from distill_dagster.assets.base import sample_table, stage_asset
+from distill_dagster.assets.base import sample_table, stage_asset, teachers_table
 from distill_dagster.lineage.engine import Made
 from distill_dagster.records.messages import text_of
 from distill_dagster.stages.context import PipelineContext
@@ -31,6 +31,12 @@ def describe(pipeline: PipelineContext, made: Made) -> Mapping[str, Any]:
     """Calls, tokens and money of the run, and sample answers where records may be shown."""
     calls = made.record["notes"].get("calls", {})
     shown: dict[str, Any] = {f"calls_{name}": value for name, value in calls.items()}
+    if teachers := made.record["notes"].get("teachers"):
+        shown["teachers"] = dg.MetadataValue.md(teachers_table(teachers))
+    if vote := made.record["notes"].get("vote"):
+        shown["vote"] = dg.MetadataValue.json(vote)
+        if vote["agreement"] is not None:
+            shown["agreement"] = vote["agreement"]
     if pipeline.source.config.show_records:
         columns = ["task", "messages", "answer", "status", "finish_reason"]
         rows = made.version.table("candidate", columns=columns).to_pylist()

@@ -35,6 +35,14 @@ OWN_FIELDS = frozenset(
 )
 
 
+class BatchOptions(Strict):
+    """How the provider's batch interface is used; a change of it remakes nothing."""
+
+    poll: float = Field(60.0, gt=0, le=3600, description="Seconds between two looks at a job")
+    most: int = Field(10_000, ge=1, le=50_000, description="Most questions of one job")
+    completion_window: str = Field("24h", pattern=r"^\d+h$", description="What the provider is told it has for a job")
+
+
 class EndpointOptions(Strict):
     """An OpenAI-compatible endpoint."""
 
@@ -45,6 +53,10 @@ class EndpointOptions(Strict):
     kind: Literal["chat", "completion"] = Field(
         default="chat", description="chat: /chat/completions with messages; completion: /completions with plain text"
     )
+    mode: Literal["live", "batch"] = free(
+        "live", description="batch: by the provider's batch jobs, which take hours and cost less"
+    )
+    batch: BatchOptions = free(default_factory=BatchOptions, description="How jobs are sent and waited for")
     api_key_env: str | None = free(
         None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Environment variable that holds the key"
     )

@@ -15,6 +15,7 @@ from distill_dagster.config.endpoint import EndpointOptions
 from distill_dagster.config.prices import BudgetOptions, PriceEntry, PricesConfig
 from distill_dagster.config.recipe import Recipe, Term
 from distill_dagster.config.recorded import RecordedOptions
+from distill_dagster.config.review import ReviewOptions
 from distill_dagster.config.source import (
     Columns,
     DataFile,
@@ -26,6 +27,7 @@ from distill_dagster.config.source import (
     TaskSpec,
 )
 from distill_dagster.config.strict import Name, Strict, free, identity, later
+from distill_dagster.config.teachers import TeachersOptions, WeightedTeacher
 
 __all__ = [
     "KINDS",
@@ -50,6 +52,7 @@ __all__ = [
     "Prompt",
     "Recipe",
     "RecordedOptions",
+    "ReviewOptions",
     "Sampling",
     "ScheduleOptions",
     "SourceConfig",
@@ -58,8 +61,10 @@ __all__ = [
     "StudentOptions",
     "TaskSpec",
     "TeacherConfig",
+    "TeachersOptions",
     "Term",
     "TermsConfig",
+    "WeightedTeacher",
     "free",
     "identity",
 ]
@@ -304,13 +309,19 @@ class PipelineConfig(Strict):
     name: Name | None = Field(default=None, description="Owns this pipeline's asset keys; the source's name by default")
     data_from: Name | None = Field(default=None, description="Another pipeline whose data half this one reads")
     teacher: Name | None = Field(
-        default=None, description="Name of a `kind: teacher`; required unless `data_from` is given"
+        default=None, description="Name of a `kind: teacher`; required unless `teachers` or `data_from` is given"
+    )
+    teachers: TeachersOptions | None = later(
+        None, description="Several teachers in place of one: a list with weights, `by_task`, or `vote`"
     )
     tasks: list[Name] | None = Field(None, min_length=1, description="Tasks of the source to teach; all by default")
     knowledge: list[Block] = Field(default_factory=default_knowledge)
     filtering: list[Block] = Field(default_factory=default_filtering)
     filtering_mode: Literal["first", "all"] = Field(
         default="first", description="Stop at the first failing rule, or score all"
+    )
+    review: ReviewOptions | None = later(
+        None, description="People read a sample of the data set; `distill-dagster review` writes it and takes verdicts"
     )
     student: StudentOptions = Field(default_factory=StudentOptions)
     training: Recipe = Field(default_factory=Recipe)
@@ -324,10 +335,12 @@ class PipelineConfig(Strict):
 
     @model_validator(mode="after")
     def _teacher_or_data(self) -> PipelineConfig:
-        if self.data_from is None and self.teacher is None:
+        if self.data_from is None and self.teacher is None and self.teachers is None:
             raise ValueError("give `teacher`, or `data_from` to use another pipeline's data")
+        if self.teacher is not None and self.teachers is not None:
+            raise ValueError("give `teacher` or `teachers`, not both")
         if self.data_from is not None:
-            for field in ("teacher", "knowledge", "filtering", "filtering_mode"):
+            for field in ("teacher", "teachers", "knowledge", "filtering", "filtering_mode", "review"):
                 if field in self.model_fields_set:
                     raise ValueError(f"`{field}` belongs to pipeline {self.data_from!r}, whose data `data_from` reads")
         return self

@@ -41,6 +41,7 @@ def of_pipeline(pipeline: PipelineConfig, document: Document, tasks: Sequence[st
             key = ("control", "arms", index)
             yield document.problem(key, f"unknown arm {name!r}.", nearest(name, blocks(*ARMS)))
     yield from _knowledge(pipeline, document, tasks)
+    yield from _filtering(pipeline, document, tasks)
     yield from _recipe(pipeline.training, ("training",), document)
     yield from _model(pipeline.student.base, pipeline.student.revision, ("student", "base"), document)
     fault = schedule.cron_fault(pipeline.schedule.cron)
@@ -73,6 +74,19 @@ def _knowledge(pipeline: PipelineConfig, document: Document, tasks: Sequence[str
                 if name not in tasks:
                     key = ("knowledge", index, "topics", name)
                     yield document.problem(key, f"the source has no task {name!r}.", nearest(str(name), tasks))
+
+
+def _filtering(pipeline: PipelineConfig, document: Document, tasks: Sequence[str] | None) -> Iterator[Problem]:
+    """What filter rules and people's review need elsewhere in the file."""
+    judged = any(block.name == "feedback" and block.params.get("method") == "rate" for block in pipeline.knowledge)
+    for index, block in enumerate(pipeline.filtering):
+        if block.name == "judge_score" and not judged:
+            reason = "judge_score reads ratings, but no `knowledge` gives any."
+            yield document.problem(("filtering", index), reason, "Add `{name: feedback, method: rate}` to `knowledge`.")
+    for task in pipeline.review.critical_errors if pipeline.review is not None and tasks is not None else ():
+        if task not in (tasks or ()):
+            key = ("review", "critical_errors", task)
+            yield document.problem(key, f"the source has no task {task!r}.", nearest(task, tasks or ()))
 
 
 def of_teacher(teacher: Any, document: Document) -> Iterator[Problem]:
@@ -120,6 +134,9 @@ def _recipe(recipe: Recipe, key: Key, document: Document) -> Iterator[Problem]:
     if recipe.early_stop is not None and key != ("training",):
         reason = "validation records are for choices about students; a teacher is fitted on D_T alone."
         yield document.problem((*key, "early_stop"), reason, "Leave it out.")
+    if recipe.adapter is not None and recipe.adapter.save == "adapter" and key != ("training",):
+        reason = "a teacher that is fitted is sealed whole, so that every student finds it in one place."
+        yield document.problem((*key, "adapter", "save"), reason, "Use `save: merged`.")
     known = blocks(*OBJECTIVES)
     for name, (_, params) in recipe.terms.items():
         at = (*key, "objective", name)

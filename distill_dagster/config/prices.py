@@ -19,6 +19,8 @@ class PriceEntry(Strict):
     )
     input_per_million: float = Field(ge=0, description="Price of a million tokens read")
     output_per_million: float = Field(ge=0, description="Price of a million tokens written")
+    batch_input_per_million: float | None = Field(default=None, ge=0, description="The same in a batch job")
+    batch_output_per_million: float | None = Field(default=None, ge=0, description="The same in a batch job")
     source: str = Field(default="", description="Where the price was read, and when")
 
     @model_validator(mode="after")
@@ -27,6 +29,8 @@ class PriceEntry(Strict):
             date.fromisoformat(self.valid_from)
         except ValueError:
             raise ValueError(f"`valid_from` {self.valid_from} is no day of the calendar") from None
+        if (self.batch_input_per_million is None) != (self.batch_output_per_million is None):
+            raise ValueError("give both prices of a batch job, or neither: then it counts at the ordinary price")
         return self
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from distill_dagster.config import pipeline_checks, source_checks
+from distill_dagster.config import pipeline_checks, source_checks, teachers_checks
 from distill_dagster.config.models import PipelineConfig, SourceConfig, Strict
 from distill_dagster.config.problems import Key, Problem, relative
 from distill_dagster.config.registry import nearest
@@ -40,6 +40,10 @@ class Index:
         entry = self.by.get(kind, {}).get(name)
         return None if entry is None else entry.config
 
+    def configs(self, kind: str) -> dict[str, Any]:
+        """Configs of that kind by name."""
+        return {name: entry.config for name, entry in self.by.get(kind, {}).items()}
+
     def unknown(self, kind: str, name: str) -> bool:
         """Does nothing have that name, not even a file with faults?"""
         if name in self.by.get(kind, {}):
@@ -63,9 +67,12 @@ def problems(entries: list[Entry], broken: set[tuple[str, str]], domains: Any = 
         if isinstance(entry.config, SourceConfig):
             found += source_checks.problems(entry.config, entry.document, domains)
         elif isinstance(entry.config, PipelineConfig):
+            tasks = _tasks(entry.config, index, domains)
             found += _references(entry.config, entry.document, index)
             found += _pairs(entry.config, entry.document, index)
-            found += pipeline_checks.of_pipeline(entry.config, entry.document, _tasks(entry.config, index, domains))
+            found += pipeline_checks.of_pipeline(entry.config, entry.document, tasks)
+            teachers, prices = index.configs("teacher"), index.configs("prices")
+            found += teachers_checks.problems(entry.config, entry.document, tasks, teachers, prices)
         elif entry.kind == "teacher":
             found += pipeline_checks.of_teacher(entry.config, entry.document)
             found += _prices(entry.config, entry.document, index)
@@ -116,6 +123,8 @@ def _references(pipeline: PipelineConfig, document: Document, index: Index) -> I
         ("pipeline", pipeline.data_from, ("data_from",)),
         ("pipeline", pipeline_checks.starts_from(pipeline), ("student", "base")),
     ]
+    if pipeline.teachers is not None:
+        wanted += [("teacher", name, ("teachers",)) for name in pipeline.teachers.names()]
     for kind, name, key in wanted:
         if name is not None and index.unknown(kind, name):
             yield document.problem(key, f"no {kind} is named {name!r}.", nearest(name, index.names(kind)))

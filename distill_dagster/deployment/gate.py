@@ -1,4 +1,5 @@
-"""What a student must show before it is deployed: a floor, and no regression against champions.
+"""What a student must show before it is deployed: a floor, and no regression against champions. What a data set must
+show before a student is trained on it: few critical errors, by people who read a sample.
 
 No regression means that the lower bound of candidate − reference, paired over the same items, lies above −δ, with
 δ set beforehand, against the last champion and against the first.
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean as mean
 from typing import Any
 
-from distill_dagster.config.models import GateOptions
+from distill_dagster.config.models import GateOptions, ReviewOptions
 from distill_dagster.evaluation.intervals import Bootstrap, difference_interval
 
 Scores = Sequence[Mapping[str, Any]]
@@ -84,3 +85,29 @@ def no_regression(candidate: Scores, references: Mapping[str, Scores], options: 
             )
     reason = "; ".join(worse) or ("no worse than earlier champions" if references else "there is no earlier champion")
     return Finding("no_regression", not worse, reason, evidence)
+
+
+def critical_errors(critical: Mapping[str, Any], options: ReviewOptions) -> Finding:
+    """The upper bound of the share of critical errors lies below the largest one allowed.
+
+    Args:
+        critical: `all` and `tasks`, each with records, errors and their upper bound (evaluation/review.py).
+        options: Holds the bound.
+    """
+    most = options.max_upper_bound
+    if most is None:
+        return Finding("critical_errors", True, "no bound was set", {})
+    judged = {"all tasks": critical["all"]}
+    if options.by_task:
+        judged = {task: share for task, share in critical["tasks"].items() if options.critical_errors.get(task)}
+    high = []
+    for name, share in judged.items():
+        if share["upper"] >= most:
+            missing = f", {share['without a verdict']} without a verdict" if share["without a verdict"] else ""
+            high.append(
+                f"{name}: {share['critical']} critical errors in {share['records']} reviewed records{missing}; the "
+                f"upper bound is {share['upper']:.4f} and must lie below {most:g}"
+            )
+    evidence = {name: {key: share[key] for key in ("records", "critical", "upper")} for name, share in judged.items()}
+    reason = "; ".join(high) or "few enough critical errors"
+    return Finding("critical_errors", not high, reason, {"bound": most, **evidence})

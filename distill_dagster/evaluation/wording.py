@@ -59,6 +59,8 @@ def arm_meaning(arm: str) -> str:
     if times is not None:
         budget = "the same training tokens" if times == 1 else f"{times} times the training tokens"
         return f"the student's twin: the gold set alone, no teacher, {budget}"
+    if arm.startswith("teacher_"):
+        return "one of the teachers that vote, by itself"
     return _MEANINGS.get(arm, "a further arm named in the pipeline's YAML")
 
 

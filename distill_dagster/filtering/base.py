@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from distill_dagster.config.models import Strict
 from distill_dagster.domains.base import Task, Verdict
+from distill_dagster.filtering._review import Ruling
 from distill_dagster.records.messages import text_of
 
 KEPT, DROPPED, FAILED, REFUSED = "keep", "drop", "failed", "refused"
@@ -68,6 +69,9 @@ class Context:
         verify: The domain's verifier, `verify(task, facts, output)`, or None.
         inputs: The raw input of candidates that were not made from a seed's own input, by `candidate_no`.
         folder: Folder of the pipeline's YAML file; paths in rules are relative to it.
+        reviews: What people ruled, by the candidate's record id.
+        unreviewed: What becomes of a candidate that nobody ruled on.
+        ratings: A judge's scores by criterion, by seed record id, task and answer.
     """
 
     tasks: Mapping[str, Task]
@@ -76,6 +80,9 @@ class Context:
     verify: Callable[[str, Mapping[str, Any], str], Verdict] | None = None
     inputs: Mapping[int, str] = field(default_factory=dict)
     folder: Path | None = None
+    reviews: Mapping[str, Ruling] = field(default_factory=dict)
+    unreviewed: Literal["keep", "drop"] = "keep"
+    ratings: Mapping[tuple[str | None, str, str | None], dict[str, list[float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

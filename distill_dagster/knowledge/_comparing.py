@@ -66,6 +66,16 @@ class Judged:
             "second_finish_reason": self.answers[second].response.finish_reason,
         }
 
+    def rating(self, judged: int, criterion: str, score: float) -> Row:
+        """The RATING row of an answer's score."""
+        return {
+            "seed_record_id": self.seed["record_id"],
+            "task": self.seed["task"],
+            "answer": self.texts[judged],
+            "criterion": criterion,
+            "score": score,
+        }
+
     def judgement(self, answer: Answer, method: str, judged: int, failure: str | None, **columns: Any) -> Row:
         """The columns that every judgement has."""
         return {
@@ -156,6 +166,7 @@ def rated(
                 one.judgement(answer, "rate", at, None, criterion=name, score=float(reply.scores[name]))
                 for name in criteria
             ]
+            harvest.ratings += [one.rating(at, name, float(reply.scores[name])) for name in criteria]
         if len(usable) < 2:
             harvest.comparisons.append(one.too_few("rate"))
         elif len(means) < 2:

@@ -87,6 +87,8 @@ class Harvest:
     candidates: list[Row] = field(default_factory=list)
     judgements: list[Row] = field(default_factory=list)
     comparisons: list[Row] = field(default_factory=list)
+    features: list[Row] = field(default_factory=list)
+    ratings: list[Row] = field(default_factory=list)
 
 
 #: Yields the questions of a round, is sent their answers in the same order, and returns what came of all.
@@ -127,6 +129,10 @@ class KindBase:
 
     def compares(self) -> bool:
         """Whether it holds answers against each other, for the artifact `preference_pairs`."""
+        return False
+
+    def captures(self) -> bool:
+        """Whether it keeps log-probabilities of answers, for the artifact `teacher_signals`."""
         return False
 
     def rounds(self, material: Material) -> Rounds:

@@ -82,8 +82,8 @@ class Kind(KindBase):
 
     def asks(self) -> frozenset[Who]:
         """The teacher judges, unless a verifier does; the one who is judged is asked as well."""
-        asked: list[Who] = [self.params.of] if self.params.method == "verify" else ["teacher", self.params.of]
-        return frozenset(asked)
+        judge: frozenset[Who] = frozenset() if self.params.method == "verify" else frozenset({"teacher"})
+        return judge | {self.params.of}
 
     def compares(self) -> bool:
         """All but a critique do."""

@@ -144,6 +144,8 @@ def read_parents(node: Node, store: Store) -> tuple[dict[str, Version], dict[str
     runs: dict[str, str] = {}
     for parent in node.parents:
         found = current(store, parent)
+        if found is None and parent.optional:
+            continue
         if found is None and parent.resolve is not None:
             raise StoreError(
                 key_text(node.key),
@@ -161,8 +163,12 @@ def read_parents(node: Node, store: Store) -> tuple[dict[str, Version], dict[str
 
 
 def reads_of(parents: tuple[Parent, ...], versions: Mapping[str, Version]) -> dict[str, Any]:
-    """Roots of what is read, by role."""
-    return {p.role: versions[p.role].roots(dict(p.parts) if p.parts is not None else None) for p in parents}
+    """Roots of what is read, by role; an optional input that is not there has none."""
+    return {
+        p.role: versions[p.role].roots(dict(p.parts) if p.parts is not None else None)
+        for p in parents
+        if p.role in versions
+    }
 
 
 def hold(store: Store, key: Key, leases: Path) -> AbstractContextManager[None]:
@@ -179,6 +185,7 @@ def materialize(node: Node, store: Store, services: Services) -> Made:
 
     Raises:
         LeaseError: Another process is making this artifact.
+        GateError: An input may not be consumed.
         StoreError: A place cannot be read or written, or the disk is full.
         DistillError: What the stage reports; earlier versions stay as they are.
     """
@@ -192,6 +199,7 @@ def _materialize(node: Node, store: Store, services: Services) -> Made:
     started = time.time()
     with hold(store, node.key, services.state / "leases"):
         versions, runs = read_parents(node, store)
+        node.admit(versions, runs)
         outside = node.outside()
         reads = reads_of(node.parents, versions)
         action = action_key(node, reads, outside)
@@ -227,6 +235,7 @@ def _materialize(node: Node, store: Store, services: Services) -> Made:
                             "reads": reads[p.role],
                         }
                         for p in node.parents
+                        if p.role in versions
                     ],
                     "notes": job.notes,
                     "started": _utc(started),

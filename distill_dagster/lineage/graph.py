@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distill_dagster.records.identity import digest
-from distill_dagster.storage.store import Key, Store
+from distill_dagster.storage.store import Key, Store, Version
 
 #: The version to read, as `{version, run}`; None where there is none.
 Resolve = Callable[[Store], Mapping[str, str] | None]
@@ -23,12 +23,18 @@ class Parent:
         parts: Table → parts that are read, so that a change elsewhere in the artifact is no change here; None: all.
         resolve: Finds an earlier version to read, such as one's own champion; None: the newest. It is no edge of the
             graph, since that version was there before.
+        optional: What is not there yet is simply not read; once it is there, it counts like any other input.
     """
 
     role: str
     key: Key
     parts: Mapping[str, tuple[str, ...]] | None = None
     resolve: Resolve | None = None
+    optional: bool = False
+
+
+def anything(inputs: Mapping[str, Version], runs: Mapping[str, str]) -> None:
+    """Lets every input in."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ class Node:
         make: `make(job)` writes the content into `job.draft`.
         outside: `outside()` gives the identity of what lies outside store and config (data files, model folders);
             called when the node runs or its status is asked, never at load.
+        admit: `admit(inputs, runs)` raises GateError for input versions that may not be consumed. It is asked whenever
+            the node is materialized, known action or not.
         title: A few words for people.
     """
 
@@ -53,6 +61,7 @@ class Node:
     make: Callable[[Any], None]
     outside: Callable[[], Mapping[str, Any]] = field(default=dict)
     title: str = ""
+    admit: Callable[[Mapping[str, Version], Mapping[str, str]], None] = anything
 
     @property
     def edges(self) -> tuple[Parent, ...]:

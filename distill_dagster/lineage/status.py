@@ -52,6 +52,8 @@ def _state(node: Node, store: Store, states: Mapping[Key, State]) -> State:
     versions: dict[str, Version] = {}
     for parent in node.parents:
         parent_head = current(store, parent)
+        if parent_head is None and parent.optional:
+            continue
         if parent_head is None or not store.has(parent.key, parent_head["version"], parent_head["run"]):
             return State(node.key, "downstream", head["version"], f"{key_text(parent.key)} is missing")
         versions[parent.role] = store.open(parent.key, parent_head["version"])
@@ -76,7 +78,8 @@ def _why(node: Node, store: Store, head: Mapping[str, str], versions: Mapping[st
         return f"stage version {run['stage_version']} became {node.version}"
     before = {entry["role"]: entry for entry in run["parents"]}
     reads = reads_of(node.parents, versions)
-    moved = [key_text(p.key) for p in node.parents if p.role not in before or before[p.role]["reads"] != reads[p.role]]
+    read = {role: entry["reads"] for role, entry in before.items()}
+    moved = [key_text(p.key) for p in node.parents if read.get(p.role) != reads.get(p.role)]
     if moved:
         return f"{', '.join(moved)} changed"
     names = {*run["config"], *node.config}

@@ -37,7 +37,7 @@ _CALL = (
     "request_key", "teacher", "revision", "served_model", "prompt", "status", "finish_reason", "input_tokens",
     "output_tokens", "cost_micros", "reused", "sent_at", "received_at",
 )  # fmt: skip
-_CANDIDATE = ("record_id", "seed_record_id", "kind", "task", "sample", "status", "failure", "finish_reason")
+_CANDIDATE = ("record_id", "seed_record_id", "kind", "task", "sample", "status", "failure", "finish_reason", "teacher")
 _EXAMPLE = ("record_id", "seed_record_id", "origin", "task", "split", "weight", "licence", "source_id")
 
 
@@ -140,7 +140,8 @@ def _trace(thread: Thread, kind: str, record: str, shows: Shows, readers: Reader
     shown = bool(thread.source) and shows(thread.source)
     made = Trace(kind, record, {role: str(at.version) for role, at in roles.items() if at is not None}, shown)
     candidates = _candidates(thread, kind, record)
-    numbers = [row["call_no"] for row in candidates if row["call_no"] is not None]
+    votes = _votes(thread, candidates)
+    numbers = [row["call_no"] for row in [*candidates, *votes] if row["call_no"] is not None]
     examples = _examples(thread, kind, record, candidates)
     if kind == "example":
         numbers += [row["call_no"] for row in examples if row["call_no"] is not None]
@@ -149,6 +150,12 @@ def _trace(thread: Thread, kind: str, record: str, shows: Shows, readers: Reader
     made.seeds = [_seed(row, shown) for row in seeds]
     made.calls = [_call(thread, row, readers) for row in calls]
     made.candidates = _decided(thread, candidates, shown)
+    for entry, row in zip(made.candidates, candidates, strict=True):
+        entry["votes"] = [
+            {name: vote[name] for name in ("teacher", "agrees", "failure", *(("answer",) if shown else ()))}
+            for vote in votes
+            if (vote["seed_record_id"], vote["sample"]) == (row["seed_record_id"], row["sample"])
+        ]
     made.examples = [_example(row, shown) for row in examples]
     made.students = readers.students(thread, examples, seeds)
     return made
@@ -173,6 +180,14 @@ def _candidates(thread: Thread, kind: str, record: str) -> list[dict[str, Any]]:
     inputs = outputs.rows("call_input", [("kind", "in", ["seed", "exemplar"]), ("ref_no", "in", numbers)])
     calls = {row["call_no"] for row in inputs} - {row["call_no"] for row in found}
     return [*found, *outputs.rows("candidate", [("call_no", "in", sorted(calls))])] if calls else found
+
+
+def _votes(thread: Thread, candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What each of several teachers said, where candidates are what most of them said."""
+    seeds = sorted({row["seed_record_id"] for row in candidates if row.get("teacher") and row["seed_record_id"]})
+    if not seeds or thread.outputs is None:
+        return []
+    return thread.outputs.rows("vote", [("seed_record_id", "in", seeds)])
 
 
 def _examples(thread: Thread, kind: str, record: str, candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:

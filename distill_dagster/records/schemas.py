@@ -54,7 +54,7 @@ PROMPT = pa.schema(
 
 #: One answer a teacher gave, or failed to give, for one question. `messages` is what a student would read and say.
 #: An input that is not a seed's own stands in `input`, and the record ids of the seeds it was made from in `origins`;
-#: `licences` are those of the passages that were shown.
+#: `licences` are those of the passages that were shown; `teacher` says which of several teachers gave it.
 CANDIDATE = pa.schema(
     [
         ("candidate_no", pa.int64()),
@@ -74,6 +74,7 @@ CANDIDATE = pa.schema(
         ("input", pa.string()),
         ("origins", pa.list_(pa.string())),
         ("licences", pa.list_(pa.string())),
+        ("teacher", pa.string()),
     ]
 )
 
@@ -100,6 +101,49 @@ CALL = pa.schema(
 #: What a call read: many to many, so few-shot, judges and revisions fit. `kind` is seed, exemplar, call, judged or
 #: passage; `ref_no` is a seed, a call, or a passage.
 CALL_INPUT = pa.schema([("call_no", pa.int64()), ("kind", pa.string()), ("ref_no", pa.int64())])
+
+#: What a teacher said of its answer, token by token: log-probabilities in nats of the token and of the likeliest ones,
+#: and the log of the mass of all others.
+FEATURE = pa.schema(
+    [
+        ("feature_no", pa.int64()),
+        ("record_id", pa.string()),
+        ("seed_record_id", pa.string()),
+        ("call_no", pa.int64()),
+        ("task", pa.string()),
+        ("answer", pa.string()),
+        (
+            "tokens",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("token", pa.string()),
+                        ("logprob", pa.float64()),
+                        ("top", pa.list_(pa.struct([("token", pa.string()), ("logprob", pa.float64())]))),
+                        ("rest", pa.float64()),
+                    ]
+                )
+            ),
+        ),
+    ]
+)
+
+#: One of several teachers' answer to a question that all of them were asked; `agrees` where most of them gave it.
+VOTE = pa.schema(
+    [
+        ("vote_no", pa.int64()),
+        ("record_id", pa.string()),
+        ("seed_no", pa.int64()),
+        ("seed_record_id", pa.string()),
+        ("call_no", pa.int64()),
+        ("teacher", pa.string()),
+        ("task", pa.string()),
+        ("sample", pa.int32()),
+        ("answer", pa.string()),
+        ("failure", pa.string()),
+        ("agrees", pa.bool_()),
+    ]
+)
 
 #: A text that a teacher was shown beside an input.
 PASSAGE = pa.schema(
@@ -130,6 +174,36 @@ JUDGEMENT = pa.schema(
         ("text", pa.string()),
         ("status", pa.string()),
         ("failure", pa.string()),
+    ]
+)
+
+#: A judge's score of one answer to one seed, by criterion: what a rule on scores reads. Content, where a JUDGEMENT is
+#: evidence of its run.
+RATING = pa.schema(
+    [
+        ("rating_no", pa.int64()),
+        ("record_id", pa.string()),
+        ("seed_record_id", pa.string()),
+        ("task", pa.string()),
+        ("answer", pa.string()),
+        ("criterion", pa.string()),
+        ("score", pa.float64()),
+    ]
+)
+
+#: What one reviewer said of one record: accept, reject, unsure, or blank where the file came back without a verdict.
+#: `candidate_record_id` is the record's id, a hash of its content; `shown` is a digest of what the reviewer saw.
+VERDICT = pa.schema(
+    [
+        ("verdict_no", pa.int64()),
+        ("record_id", pa.string()),
+        ("candidate_record_id", pa.string()),
+        ("task", pa.string()),
+        ("reviewer", pa.string()),
+        ("verdict", pa.string()),
+        ("critical", pa.list_(pa.string())),
+        ("comment", pa.string()),
+        ("shown", pa.string()),
     ]
 )
 
@@ -279,6 +353,8 @@ NOT_IDENTITY = frozenset(
         "candidate_no",
         "call_no",
         "passage_no",
+        "vote_no",
+        "feature_no",
         "judgement_no",
         "judged_call_no",
         "other_call_no",
@@ -290,6 +366,8 @@ NOT_IDENTITY = frozenset(
         "rejected_call_no",
         "example_no",
         "item_no",
+        "rating_no",
+        "verdict_no",
         "record_id",
         "source_row",
     }
@@ -302,7 +380,11 @@ TABLES = {
     "call": CALL,
     "call_input": CALL_INPUT,
     "passage": PASSAGE,
+    "vote": VOTE,
+    "feature": FEATURE,
     "judgement": JUDGEMENT,
+    "rating": RATING,
+    "verdict": VERDICT,
     "comparison": COMPARISON,
     "preference": PREFERENCE,
     "egress": EGRESS,

@@ -9,7 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from distill_dagster.config.models import PipelineConfig, PricesConfig, SourceConfig, TeacherConfig, identity
+from distill_dagster.config.models import (
+    PipelineConfig,
+    PricesConfig,
+    SourceConfig,
+    TeacherConfig,
+    TeachersOptions,
+    identity,
+)
 from distill_dagster.config.styles import StyleName
 from distill_dagster.domains.base import Domain, Task
 from distill_dagster.domains.specs import task_names, task_specs
@@ -68,12 +75,15 @@ class PipelineContext:
     Attributes:
         config: The YAML file's content.
         source: The source it names.
-        teacher: Its teacher; None for a pipeline that reads another's data.
+        teacher: Its teacher; of several, the first.
         data: Name of the pipeline that owns the data half: itself, or `data_from`.
         folder: Folder of the YAML file.
         teacher_folder: Folder of the teacher's YAML file; a model path is relative to it.
         namespace: Whose journal answers are shared in.
         prices: What the teacher's answers cost, where it names prices.
+        teachers: How several teachers divide the work; None where there is one.
+        panel: The same pipeline once for each of several teachers, as that teacher sees it: `teacher` is then one of
+            them, and `panel` is empty.
     """
 
     config: PipelineConfig
@@ -84,6 +94,13 @@ class PipelineContext:
     teacher_folder: Path
     namespace: str
     prices: PricesConfig | None = None
+    teachers: TeachersOptions | None = None
+    panel: tuple[PipelineContext, ...] = ()
+
+    @property
+    def asked(self) -> tuple[PipelineContext, ...]:
+        """The pipeline as each of its teachers sees it; itself where there is one teacher."""
+        return self.panel or (self,)
 
     @property
     def key(self) -> str:

@@ -78,6 +78,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
             recipe=longer,
             out=job.draft.content / f"model_{name}{seeds.suffix(index)}",
             name=f"control_{name}{seeds.suffix(index)}",
+            teaching=training.base_reference(job, recipe, index),
             validation=looked,
         )
 
@@ -87,7 +88,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
             for name, multiple in names.items()
             for index in range(pipeline.config.evaluation.seeds)
         }
-        seeds.side_by_side(job, runs, recipe.threads)
+        seeds.side_by_side(job, runs, recipe.threads * recipe.processes)
 
     side_by_side({f"{multiple}x": multiple for multiple in multiples}, lambda name, index: examples)
     side_by_side(dict.fromkeys(arms, 1), lambda name, index: _arm(job, pipeline, name, examples, index))

@@ -32,6 +32,9 @@ def gate(pipeline: PipelineContext, local: bool = False) -> Gate:
 
 def identity(pipeline: PipelineContext) -> dict[str, Any]:
     """Identity config of a stage that asks; empty where the gate changes and refuses nothing."""
+    if pipeline.panel:
+        each = {member.teacher.name: identity(member).get("egress") for member in pipeline.panel}
+        return {"egress": each} if any(each.values()) else {}
     said = gate(pipeline).policy.identity()
     return {"egress": {**said, "finds": VERSION}} if said else {}
 

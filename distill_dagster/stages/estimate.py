@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from distill_dagster.config.models import Block
 from distill_dagster.knowledge.base import Answer, KindBase, Material, Question, load_kind
 from distill_dagster.lineage.engine import Services, action_key, head_version, read_parents, reads_of
-from distill_dagster.stages import egress, eval_report, metering, teacher_model, teacher_outputs, teaching
+from distill_dagster.stages import egress, eval_report, metering, panel, teacher_model, teacher_outputs, teaching
 from distill_dagster.stages.context import PipelineContext, prompts_by
 from distill_dagster.stages.project import Project
 from distill_dagster.storage.store import Key, Version, key_text
@@ -105,20 +105,43 @@ def estimate(project: Project, name: str) -> Estimate:
     made = project.run(project.select(name, [key_text(key) for key in wanted]), Services(project.state))
     versions = {one.node.key[1]: one.version for one in made}
     version = versions.get("teacher_model") or _known(project, (pipeline.data, "teacher_model"))
-    teacher = teaching.open_teacher(pipeline, version) if version is not None else None
-    asked: list[tuple[str, list[Request]]] = []
     material = teacher_outputs.material(owner, versions["seed_set"], versions["prompt_set"])
-    later: list[str] = []
-    with open_journal(project.state) as journal:
-        for block in owner.config.knowledge:
-            requests, complete = _foreseen(owner, block, material, teacher, journal)
-            asked.append((f"{owner.key}/teacher_outputs: {block.name}", requests))
-            if not complete:
-                later.append(block.name)
     items = eval_report.test_items(versions["eval_set"], set(pipeline.tasks), pipeline.config.evaluation.max_items)
-    questions = eval_report.teacher_requests(pipeline, prompts_by(versions["prompt_set"]), items)
-    passed = egress.look(pipeline, questions, [[item] for item in items])
-    asked.append((f"{pipeline.key}/eval_report", passed.requests))
+    styles = prompts_by(versions["prompt_set"])
+    parts: list[Part] = []
+    later: list[str] = []
+    earlier, currency = 0, None
+    examined = {member.teacher.name: member for member in pipeline.asked}
+    for member, mine in panel.seats(owner, material):
+        examiner = examined[member.teacher.name]
+        teacher = teaching.open_teacher(member, version) if version is not None else None
+        whose = f" ({member.teacher.name})" if owner.teachers is not None else ""
+        asked: list[tuple[str, list[Request]]] = []
+        with open_journal(project.state) as journal:
+            for block in owner.config.knowledge:
+                requests, complete = _foreseen(member, block, mine, teacher, journal)
+                asked.append((f"{owner.key}/teacher_outputs: {block.name}{whose}", requests))
+                if not complete and block.name not in later:
+                    later.append(block.name)
+        own = [item for item in items if eval_report.is_asked(examiner, item)]
+        passed = egress.look(examiner, eval_report.teacher_requests(examiner, styles, own), [[item] for item in own])
+        asked.append((f"{pipeline.key}/eval_report{whose}", passed.requests))
+        found, answers = _parts(project, examiner, version, teacher, asked)
+        parts += found
+        earlier += answers
+        tariff = metering.tariff_of(examiner)
+        currency = tariff.currency if tariff else currency
+    return Estimate(parts, currency, version is None, earlier, later)
+
+
+def _parts(
+    project: Project,
+    pipeline: PipelineContext,
+    version: Version | None,
+    teacher: Teacher | None,
+    asked: Sequence[tuple[str, list[Request]]],
+) -> tuple[list[Part], int]:
+    """What one teacher would be asked, and how many earlier answers the likely length was taken from."""
     tariff = metering.tariff_of(pipeline)
     count = _counter(pipeline, version)
     with open_journal(project.state) as journal:
@@ -131,7 +154,7 @@ def estimate(project: Project, name: str) -> Estimate:
             known = journal.store.known(list(unique)) if teacher is not None else {}
             left = [request for key, request in unique.items() if key not in known]
             parts.append(_part(title, len(unique), len(known), left, count, usage, tariff))
-    return Estimate(parts, tariff.currency if tariff else None, version is None, usage.answers, later)
+    return parts, usage.answers
 
 
 def _foreseen(

@@ -17,7 +17,7 @@ from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.records import tables
 from distill_dagster.records.messages import text_of
-from distill_dagster.stages import egress, examination, seeds, teaching
+from distill_dagster.stages import egress, examination, panel, seeds, teacher_model, teaching, training
 from distill_dagster.stages.context import PipelineContext, prompts_by
 from distill_dagster.stages.teacher_outputs import call_row, call_summary
 from distill_dagster.storage.store import Version
@@ -55,10 +55,17 @@ def node(pipeline: PipelineContext) -> Node:
             "tasks": pipeline.known_tasks,
             "versions": {task.name: task.version for task in pipeline.source.domain.tasks},
             **egress.identity(pipeline),
+            **panel.described(pipeline, {member.teacher.name: _manner(member) for member in pipeline.panel}),
         },
         make=lambda job: make(job, pipeline),
         title="Scores of student, control and teacher, with intervals and the gap closed",
     )
+
+
+def _manner(member: PipelineContext) -> dict[str, Any]:
+    """How one of several teachers is examined."""
+    teacher = member.teacher
+    return {"style": teacher.prompt_style, "template": teacher.template, "sampling": teacher.sampling.model_dump()}
 
 
 def make(job: Job, pipeline: PipelineContext) -> None:
@@ -80,7 +87,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         protocol.Options(
             tasks=list(tasks.values()),
             title=pipeline.key,
-            notice=" ".join(filter(None, (notice(pipeline, items), egress.notice(job.notes)))),
+            notice=" ".join(filter(None, (notice(pipeline, items), _several(pipeline, job), egress.notice(job.notes)))),
             control=pipeline.config.control.mode,
             resamples=options.resamples,
             level=options.level,
@@ -148,6 +155,22 @@ def notice(pipeline: PipelineContext, items: Rows) -> str:
     return " ".join(filter(None, parts))
 
 
+def _several(pipeline: PipelineContext, job: Job) -> str:
+    """What stands in the teacher's column where there are several."""
+    options = pipeline.teachers
+    if options is None:
+        return ""
+    names = ", ".join(options.names())
+    if options.vote is None:
+        way = "task" if options.by_task is not None else "weight"
+        return f"The teacher's column is that of {names} together: each item went to the one that teaches it, by {way}."
+    none = job.notes["vote"]["without a winner"]
+    return (
+        f"The teacher's column is the vote of {names}; {none} of {job.notes['vote']['items']} items had no winner and "
+        "count as not answered."
+    )
+
+
 def _model_outputs(
     job: Job, pipeline: PipelineContext, items: Rows
 ) -> tuple[dict[str, list[Sequence[str]]], dict[str, dict[str, Any]]]:
@@ -155,25 +178,9 @@ def _model_outputs(
     from distill_dagster.models import folder
 
     styles = prompts_by(job.inputs["prompts"])
-    teacher = teaching.open_teacher(pipeline, job.inputs["teacher"])
-    requests = teacher_requests(pipeline, styles, items)
-    responses, calls, _ = teaching.ask(job, pipeline, teacher, requests, "teacher on test items", [[i] for i in items])
-    rows = [
-        call_row(
-            number,
-            pipeline,
-            teacher.revision,
-            Question(request, item["task"], styles[item["task"], pipeline.teacher.prompt_style]["record_id"], ()),
-            response,
-            info,
-        )
-        for number, (item, request, response, info) in enumerate(zip(items, requests, responses, calls, strict=True))
-    ]
-    call_table = tables.build("call", rows)
-    job.draft.write_table("call", call_table, side=True)
-    egress.write(job, f"{pipeline.key}/eval_report", call_table)
-    job.notes["calls"] = call_summary(rows)
-    outputs: dict[str, list[Sequence[str]]] = {"teacher": [[r.text if r.failure is None else "" for r in responses]]}
+    outputs: dict[str, list[Sequence[str]]] = {
+        arm: [answers] for arm, answers in _teachers_outputs(job, pipeline, styles, items).items()
+    }
     resources: dict[str, dict[str, Any]] = {"teacher": {}}
     for arm, places in _folders(job, pipeline.config.evaluation.seeds).items():
         outputs[arm] = []
@@ -197,9 +204,65 @@ def _model_outputs(
                 },
             )
     place = job.inputs["teacher"]
-    record = json.loads(place.local("teacher.json").read_text("utf-8"))
-    resources["teacher"]["parameters"] = record.get("parameters")
+    sizes = [
+        json.loads(place.local(teacher_model.record_file(member)).read_text("utf-8")).get("parameters")
+        for member in pipeline.asked
+    ]
+    resources["teacher"]["parameters"] = None if None in sizes else sum(sizes)
     return outputs, resources
+
+
+def _teachers_outputs(
+    job: Job, pipeline: PipelineContext, styles: Mapping[tuple[str, str], Any], items: Rows
+) -> dict[str, Sequence[str]]:
+    """What the teacher says of each item; of several, what the one says that would teach it, or what they vote for.
+
+    Teachers that vote have an arm of their own beside `teacher`, since each of them answers every item.
+    """
+    rows: Rows = []
+    said: dict[str, dict[int, str | None]] = {}
+    for member in pipeline.asked:
+        places = [at for at, item in enumerate(items) if is_asked(member, item)]
+        mine = [items[at] for at in places]
+        teacher = teaching.open_teacher(member, job.inputs["teacher"])
+        requests = teacher_requests(member, styles, mine)
+        who = "teacher" if pipeline.teachers is None else f"teacher {member.teacher.name}"
+        responses, calls, _ = teaching.ask(job, member, teacher, requests, f"{who} on test items", [[i] for i in mine])
+        style = member.teacher.prompt_style
+        for item, request, response, info in zip(mine, requests, responses, calls, strict=True):
+            question = Question(request, item["task"], styles[item["task"], style]["record_id"], ())
+            rows.append(call_row(len(rows), member, teacher.revision, question, response, info))
+        said[member.teacher.name] = {
+            at: None if response.failure is not None else response.text
+            for at, response in zip(places, responses, strict=True)
+        }
+    call_table = tables.build("call", rows)
+    job.draft.write_table("call", call_table, side=True)
+    egress.write(job, f"{pipeline.key}/eval_report", call_table)
+    job.notes["calls"] = call_summary(rows)
+    options = pipeline.teachers
+    if options is None or options.vote is None:
+        together = {at: answer for found in said.values() for at, answer in found.items()}
+        return {"teacher": [together[at] or "" for at in range(len(items))]}
+    winners, none = [], 0
+    for at, item in enumerate(items):
+        answers = [said[name][at] for name in options.names()]
+        task = pipeline.tasks[item["task"]]
+        same = [None if one is None else panel.canonical(task, item.get("choices"), one) for one in answers]
+        winner = panel.elect(options, same).winner
+        winners.append("" if winner is None else answers[winner] or "")
+        none += winner is None
+    job.notes["vote"] = {"items": len(items), "without a winner": none}
+    each = {f"teacher_{name}": [said[name][at] or "" for at in range(len(items))] for name in options.names()}
+    return {"teacher": winners, **each}
+
+
+def is_asked(member: PipelineContext, item: Mapping[str, Any]) -> bool:
+    """Does an item go to this teacher?"""
+    options = member.teachers
+    if options is None or options.vote is not None:
+        return True
+    return panel.teacher_of(options, item["task"], item["record_id"]) == member.teacher.name
 
 
 def _served(student: Version) -> int:
@@ -213,11 +276,15 @@ def _folders(job: Job, count: int) -> dict[str, list[Path]]:
     """Weights of the student and of every control, a folder a seed."""
     student, control = job.inputs["student"], job.inputs["control"]
     served = _served(student)
-    found = {"student": [student.local("model" if index == served else f"model_s{index}") for index in range(count)]}
+    found = {
+        "student": [
+            training.weights(student, "model" if index == served else f"model_s{index}") for index in range(count)
+        ]
+    }
     said = json.loads(control.local("control.json").read_text("utf-8"))
     arms = {f"control_{multiple}": f"{multiple}x" for multiple in said["multiples"]}
     for arm, name in (arms | {arm: arm for arm in said.get("arms", ())}).items():
-        found[arm] = [control.local(f"model_{name}{seeds.suffix(index)}") for index in range(count)]
+        found[arm] = [training.weights(control, f"model_{name}{seeds.suffix(index)}") for index in range(count)]
     return found
 
 

@@ -44,8 +44,13 @@ def to_hugging_face(version: Version, target: Path) -> int:
 
 
 def export(project: Project, pipeline: str, target: Path) -> int:
-    """Export the newest filtered data set of a pipeline; the target's name decides the form."""
+    """Export the newest filtered data set of a pipeline; the target's name decides the form.
+
+    Raises:
+        GateError: People who read a sample found too many critical errors in it, or nobody has read one yet.
+    """
     from distill_dagster.errors import StoreError
+    from distill_dagster.stages import review
 
     owner = project.pipeline(pipeline).data
     found = head_version(project.store, (owner, "filtered_dataset"))
@@ -53,4 +58,5 @@ def export(project: Project, pipeline: str, target: Path) -> int:
         raise StoreError(
             f"{owner}/filtered_dataset", "it was never materialized.", f"Run `distill-dagster run {owner}`."
         )
+    review.require_released(*found)
     return to_chat_jsonl(found[0], target) if target.suffix == ".jsonl" else to_hugging_face(found[0], target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.records import tables
 from distill_dagster.records.messages import text_of
-from distill_dagster.stages import leakage, metering, teacher_model
+from distill_dagster.stages import leakage, metering, ratings, review, teacher_model
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.stages.inheritance import Inheritance
 from distill_dagster.storage.store import Version
@@ -29,6 +30,7 @@ VERSION = "2"
 def node(pipeline: PipelineContext) -> Node:
     """The node `<pipeline>/filtered_dataset`."""
     source = pipeline.source.key
+    rules = review.rules_of(pipeline.config)
     return Node(
         key=(pipeline.key, "filtered_dataset"),
         version=VERSION,
@@ -37,14 +39,16 @@ def node(pipeline: PipelineContext) -> Node:
             Parent("seeds", (source, "seed_set")),
             Parent("evals", (source, "eval_set")),
             Parent("prompts", (source, "prompt_set"), {"prompt": ("short",)}),
+            *review.parents(pipeline),
         ),
         config={
-            "rules": [identity(block) for block in pipeline.config.filtering],
-            "versions": engine.versions(pipeline.config.filtering),
+            "rules": [identity(block) for block in rules],
+            "versions": engine.versions(rules),
             "mode": pipeline.config.filtering_mode,
             "tasks": pipeline.known_tasks,
+            **review.config_of(pipeline),
         },
-        outside=lambda: engine.outside(pipeline.config.filtering, pipeline.folder),
+        outside=lambda: engine.outside(rules, pipeline.folder),
         make=lambda job: make(job, pipeline),
         title="What the student trains on: gold, and teacher answers that passed every rule",
     )
@@ -69,8 +73,10 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         verify=pipeline.source.domain.verify,
         inputs={row["candidate_no"]: row["input"] for row in candidates.to_pylist() if row.get("input") is not None},
         folder=pipeline.folder,
+        **review.context_of(pipeline, job.inputs.get(review.ARTIFACT)),
+        ratings=ratings.read(job.inputs["outputs"]),
     )
-    outcome = engine.run(candidates, pipeline.config.filtering, pipeline.config.filtering_mode, context)
+    outcome = engine.run(candidates, review.rules_of(pipeline.config), pipeline.config.filtering_mode, context)
     kept = set(outcome.kept)
     inheritance = Inheritance(rows.values())
     gold = [
@@ -101,9 +107,13 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         **({"refused": outcome.refused} if outcome.refused else {}),
         "kept": len(taught),
     }
-    paid = job.inputs["outputs"].run(job.input_runs["outputs"])["notes"].get("paid")
+    asked = job.inputs["outputs"].run(job.input_runs["outputs"])["notes"]
+    if pipeline.teachers is not None:
+        job.notes["teachers"] = _by_teacher(candidates, outcome, asked.get("teachers", {}))
+    paid = asked.get("paid")
     if paid is not None:
         job.notes["cost"] = metering.per_kept(paid, len(taught))
+    job.notes |= review.notes_of(pipeline, job.inputs.get(review.ARTIFACT), outcome.decisions, candidates)
     job.notes["profile"] = profile(candidates, kept, pipeline.tasks)
     job.notes["diversity"] = _diversity(job.inputs["seeds"], candidates, context, kept)
     job.notes["counts"] = {
@@ -112,6 +122,20 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         "tasks": laws.counts(examples["task"].to_pylist()),
         "licences": laws.counts(examples["licence"].to_pylist()),
     }
+
+
+def _by_teacher(candidates: pa.Table, outcome: engine.Outcome, calls: Mapping[str, Any]) -> dict[str, Any]:
+    """The funnel of each of several teachers, and what its calls of the run behind took."""
+    decisions = dict(zip(*(outcome.decisions[name].to_pylist() for name in ("candidate_no", "verdict")), strict=True))
+    found: dict[str, Any] = {
+        name: {"candidates": 0, "kept": 0, "dropped": 0, "failed": 0, "refused": 0} for name in calls
+    }
+    verdicts = {"keep": "kept", "drop": "dropped"}
+    for number, name in zip(*(candidates[name].to_pylist() for name in ("candidate_no", "teacher")), strict=True):
+        entry = found[name]
+        entry["candidates"] += 1
+        entry[verdicts.get(decisions[number], decisions[number])] += 1
+    return {name: {**entry, "calls": calls[name]} for name, entry in found.items()}
 
 
 def _diversity(seeds: Version, candidates: pa.Table, context: Context, kept: set[int]) -> dict[str, Any]:

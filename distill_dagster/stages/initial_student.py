@@ -11,7 +11,7 @@ from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.lineage.ledger import Ledger
 from distill_dagster.records.messages import text_of
-from distill_dagster.stages import models, seeds
+from distill_dagster.stages import models, seeds, training
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.storage.store import Store
 
@@ -85,13 +85,16 @@ def reference(pipeline: PipelineContext) -> models.ModelReference:
 
 def make(job: Job, pipeline: PipelineContext) -> None:
     """Put the starting weights into a version."""
-    from distill_dagster.models import folder
+    from distill_dagster.models import adapter, folder
 
     target = job.draft.content / "model"
     if "start" in job.inputs:
-        source: Path = job.inputs["start"].local("model")
+        source: Path = training.weights(job.inputs["start"])
         folder.check(source)
-        shutil.copytree(source, target)
+        if adapter.is_adapter(source):  # the next student stands on its own
+            folder.save(folder.load_model(source), folder.load_tokenizer(source), target)
+        else:
+            shutil.copytree(source, target)
     elif pipeline.config.student.base.startswith("preset:"):
         _from_preset(job, pipeline)
     else:

@@ -18,7 +18,10 @@ def tariff_of(pipeline: PipelineContext) -> Tariff | None:
     Raises:
         ConfigError: They have no price of it that has begun.
     """
-    return None if pipeline.prices is None else tariff_on(pipeline.prices, pipeline.teacher.model)
+    if pipeline.prices is None:
+        return None
+    endpoint = pipeline.teacher.endpoint
+    return tariff_on(pipeline.prices, pipeline.teacher.model, batch=endpoint is not None and endpoint.mode == "batch")
 
 
 def metered(pipeline: PipelineContext, teacher: Teacher, store: JournalStore, requests: Sequence[Request]) -> Teacher:
@@ -40,7 +43,11 @@ def note_paid(
         return
     keys = sorted({request_key(teacher, request, pipeline.namespace) for request in requests})
     paid = notes.setdefault("paid", {"currency": pipeline.prices.currency, "cost_micros": 0})
-    paid["cost_micros"] += store.paid(keys)
+    cost = store.paid(keys)
+    paid["cost_micros"] += cost
+    if pipeline.teachers is not None:
+        each = paid.setdefault("teachers", {})
+        each[pipeline.teacher.name] = each.get(pipeline.teacher.name, 0) + cost
 
 
 def per_kept(paid: dict[str, Any] | None, kept: int) -> dict[str, Any] | None:

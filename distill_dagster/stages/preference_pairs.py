@@ -20,7 +20,7 @@ from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.records import tables
 from distill_dagster.records.messages import message, text_of
-from distill_dagster.stages import leakage
+from distill_dagster.stages import leakage, ratings
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.stages.filtered_dataset import renumbered
 from distill_dagster.stages.inheritance import Inheritance
@@ -33,6 +33,8 @@ ARTIFACT = "preference_pairs"
 QUALITY = ("schema", "length", "truncation", "refusal", "verifier", "judge", "judge_score", "length_bias")
 #: Rules on copies: a question stands in every pair that is made of its answers.
 COPIES = ("exact_duplicate", "near_duplicate", "semantic_duplicate", "cap", "caps", "source_cap")
+#: People read candidates, not pairs.
+READ = ("human_review",)
 
 Rows = list[dict[str, Any]]
 
@@ -49,7 +51,7 @@ def node(pipeline: PipelineContext) -> Node:
         key=(pipeline.key, ARTIFACT),
         version=VERSION,
         parents=(
-            Parent("outputs", (pipeline.key, "teacher_outputs"), {"comparison": ("all",)}),
+            Parent("outputs", (pipeline.key, "teacher_outputs"), {"comparison": ("all",), **ratings.parts(pipeline)}),
             Parent("seeds", (source, "seed_set")),
             Parent("evals", (source, "eval_set")),
         ),
@@ -79,9 +81,10 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         ],
         verify=pipeline.source.domain.verify,
         folder=pipeline.folder,
+        ratings=ratings.read(job.inputs["outputs"]),
     )
     won = [row for row in rows if row["verdict"] == "ok"]
-    rules = [block for block in pipeline.config.filtering if block.name not in COPIES]
+    rules = [block for block in pipeline.config.filtering if block.name not in (*COPIES, *READ)]
     chosen = _looks(won, True, rules, pipeline, context)
     rejected = _looks(won, False, [block for block in rules if block.name not in QUALITY], pipeline, context)
     inheritance = Inheritance(context.seeds.values())

@@ -107,17 +107,22 @@ class Project:
         while owner.data_from is not None:
             data = owner.data_from
             owner = self.config.pipelines[data]
-        teacher = owner.teacher or ""
-        return PipelineContext(
-            config=config,
-            source=self.sources[owner.source],
-            teacher=self.config.teachers[teacher],
-            data=data,
-            folder=self.config.file_of("pipeline", name).parent,
-            teacher_folder=self.config.file_of("teacher", teacher).parent,
-            namespace=self.settings.namespace,
-            prices=self.config.prices.get(self.config.teachers[teacher].prices or ""),
-        )
+        names = (owner.teacher or "",) if owner.teachers is None else owner.teachers.names()
+        each = [
+            PipelineContext(
+                config=config,
+                source=self.sources[owner.source],
+                teacher=self.config.teachers[teacher],
+                data=data,
+                folder=self.config.file_of("pipeline", name).parent,
+                teacher_folder=self.config.file_of("teacher", teacher).parent,
+                namespace=self.settings.namespace,
+                prices=self.config.prices.get(self.config.teachers[teacher].prices or ""),
+                teachers=owner.teachers,
+            )
+            for teacher in names
+        ]
+        return each[0] if owner.teachers is None else replace(each[0], panel=tuple(each))
 
     @cached_property
     def nodes(self) -> dict[Key, Node]:

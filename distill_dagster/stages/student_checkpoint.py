@@ -11,7 +11,7 @@ from distill_dagster.errors import TrainingError
 from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
-from distill_dagster.stages import examination, preference_pairs, seeds, teacher_signals, training, validation
+from distill_dagster.stages import examination, preference_pairs, review, seeds, teacher_signals, training, validation
 from distill_dagster.stages.context import PipelineContext, prompts_by
 from distill_dagster.training.objectives.base import from_pairs, needs
 
@@ -33,6 +33,7 @@ def node(pipeline: PipelineContext) -> Node:
         config={**identity(pipeline.config.training), **seeds.identity(pipeline)},
         make=lambda job: make(job, pipeline),
         title="The student after training on gold and teacher examples",
+        admit=review.admits(pipeline, "data"),
     )
 
 
@@ -65,52 +66,51 @@ def _teaching(job: Job, pipeline: PipelineContext) -> dict[str, Any]:
     return found
 
 
-def _pairs(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a recipe on preferences learns from, as `training.run` takes it, with its counts."""
-    pairs = job.inputs["pairs"].table("preference").to_pylist()
-    return {"pairs": pairs}, {"pairs": len(pairs), "tasks": laws.counts(row["task"] for row in pairs)}
-
-
-def _examples(job: Job, pipeline: PipelineContext) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What any other recipe learns from."""
-    recipe = pipeline.config.training
-    examples = job.inputs["data"].table("example").to_pylist()
-    gold = [row for row in examples if row["origin"] == "gold"]
-    repeated = examples + gold * (recipe.gold_repeat - 1)
-    if recipe.rationale.mode != "label_only" and not any(row["rationale"] for row in examples):
-        raise TrainingError(
-            f"{pipeline.key}/student_checkpoint",
-            f"rationale.mode is {recipe.rationale.mode}, and no example has an explanation.",
-            "Ask for them: `knowledge: [{name: labeling, rationale: true}]`, with a teacher that gives them.",
-        )
-    counts = {"examples": len(examples), "origins": laws.counts(row["origin"] for row in examples)}
-    return {"examples": repeated}, counts
-
-
 def make(job: Job, pipeline: PipelineContext) -> None:
-    """Train the student in its own process, once a seed."""
+    """Train the student in its own process, once a seed: on examples, or on the pairs that its terms learn from."""
     recipe, count = pipeline.config.training, pipeline.config.evaluation.seeds
-    rows, counts = _pairs(job) if "pairs" in job.inputs else _examples(job, pipeline)
+    taught = _on_pairs(job) if "pairs" in job.inputs else _on_examples(job, pipeline)
     teaching = _teaching(job, pipeline)
     looked = validation.examples(job, pipeline)
 
     def training_of(index: int) -> Callable[[Job], dict[str, Any]]:
         return lambda own: training.run(
             own,
-            **rows,
+            **taught,
             start=seeds.start(job.inputs["start"], index),
             recipe=seeds.recipe(recipe, index),
             out=job.draft.content / (f"model_s{index}" if count > 1 else "model"),
             name=f"student{seeds.suffix(index)}",
-            teaching=teaching,
+            teaching={**teaching, **training.base_reference(job, recipe, index)},
             validation=looked,
         )
 
     runs = {f"training{seeds.suffix(index)}": training_of(index) for index in range(count)}
-    seeds.side_by_side(job, runs, recipe.threads)
+    seeds.side_by_side(job, runs, recipe.threads * recipe.processes)
     if count > 1:
         _serve_median(job, pipeline, count)
-    job.notes["counts"] = counts
+
+
+def _on_pairs(job: Job) -> dict[str, Any]:
+    """Preference pairs to train on."""
+    pairs = job.inputs["pairs"].table("preference").to_pylist()
+    job.notes["counts"] = {"pairs": len(pairs), "tasks": laws.counts(row["task"] for row in pairs)}
+    return {"pairs": pairs}
+
+
+def _on_examples(job: Job, pipeline: PipelineContext) -> dict[str, Any]:
+    """Examples to train on."""
+    recipe = pipeline.config.training
+    examples = job.inputs["data"].table("example").to_pylist()
+    gold = [row for row in examples if row["origin"] == "gold"]
+    if recipe.rationale.mode != "label_only" and not any(row["rationale"] for row in examples):
+        raise TrainingError(
+            f"{pipeline.key}/student_checkpoint",
+            f"rationale.mode is {recipe.rationale.mode}, and no example has an explanation.",
+            "Ask for them: `knowledge: [{name: labeling, rationale: true}]`, with a teacher that gives them.",
+        )
+    job.notes["counts"] = {"examples": len(examples), "origins": laws.counts(row["origin"] for row in examples)}
+    return {"examples": examples + gold * (recipe.gold_repeat - 1)}
 
 
 def _serve_median(job: Job, pipeline: PipelineContext, count: int) -> None:

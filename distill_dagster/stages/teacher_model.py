@@ -10,6 +10,7 @@ from distill_dagster.domains.base import Domain
 from distill_dagster.knowledge import prompts as prompting
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
+from distill_dagster.records.identity import digest
 from distill_dagster.records.messages import as_chat, message, text_of
 from distill_dagster.records.tables import build
 from distill_dagster.stages import models, training
@@ -23,6 +24,29 @@ VERSION = "2"
 def node(pipeline: PipelineContext) -> Node:
     """The node `<pipeline>/teacher_model`."""
     teacher, source = pipeline.teacher, pipeline.source
+    parents: tuple[Parent, ...] = ()
+    if teacher.fit is not None:
+        parents = (
+            Parent("seeds", (source.key, "seed_set"), {"seed": ("teacher",)}),
+            Parent("prompts", (source.key, "prompt_set"), {"prompt": ("short",)}),
+        )
+    config = _described(pipeline)
+    if pipeline.panel:
+        config = {"teachers": {member.teacher.name: _described(member) for member in pipeline.panel}}
+    return Node(
+        key=(pipeline.key, "teacher_model"),
+        version=VERSION,
+        parents=parents,
+        config=config,
+        outside=lambda: _outside(pipeline),
+        make=lambda job: make(job, pipeline),
+        title="The teacher: its declared identity, and its weights where it is fitted here",
+    )
+
+
+def _described(pipeline: PipelineContext) -> dict[str, Any]:
+    """Identity config of one teacher."""
+    teacher = pipeline.teacher
     config: dict[str, Any] = {
         "name": teacher.name,
         "backend": teacher.backend,
@@ -35,24 +59,12 @@ def node(pipeline: PipelineContext) -> Node:
         config = {"name": teacher.name, "backend": teacher.backend, "recorded": recorded.mapping(teacher.recorded)}
     if teacher.endpoint is not None:
         config["endpoint"] = endpoint_identity(teacher)
-    parents: tuple[Parent, ...] = ()
-    if teacher.fit is not None:
-        parents = (
-            Parent("seeds", (source.key, "seed_set"), {"seed": ("teacher",)}),
-            Parent("prompts", (source.key, "prompt_set"), {"prompt": ("short",)}),
-        )
-    return Node(
-        key=(pipeline.key, "teacher_model"),
-        version=VERSION,
-        parents=parents,
-        config=config,
-        outside=lambda: _outside(pipeline),
-        make=lambda job: make(job, pipeline),
-        title="The teacher: its declared identity, and its weights where it is fitted here",
-    )
+    return config
 
 
 def _outside(pipeline: PipelineContext) -> dict[str, Any]:
+    if pipeline.panel:
+        return {member.teacher.name: _outside(member) for member in pipeline.panel}
     if pipeline.teacher.recorded is not None:
         return {"files": answers(pipeline).files}
     return dict(_reference(pipeline).outside()) if is_local(pipeline) else {}
@@ -89,8 +101,33 @@ def _reference(pipeline: PipelineContext) -> models.ModelReference:
     return models.resolve(text, teacher.revision, pipeline.source, pipeline.teacher_folder, place)
 
 
+def record_file(pipeline: PipelineContext) -> str:
+    """Where a teacher's record lies in its version; of several teachers each has one."""
+    return "teacher.json" if pipeline.teachers is None else f"teachers/{pipeline.teacher.name}.json"
+
+
+def revision(pipeline: PipelineContext, version: Version) -> str:
+    """What a teacher's answers are kept under: the version that its record alone makes.
+
+    So the same teacher is asked nothing twice, whether it teaches alone or beside others.
+    """
+    if pipeline.teachers is None:
+        return version.version
+    facts = version.manifest["files"][record_file(pipeline)]
+    return digest({"tables": {}, "files": {"teacher.json": facts["sha256"]}})[:32]
+
+
 def make(job: Job, pipeline: PipelineContext) -> None:
-    """Fit the teacher on D_T, or record who it is."""
+    """Fit the teacher on D_T, or record who it is; of several teachers, who each of them is."""
+    if pipeline.panel:
+        for member in pipeline.panel:
+            _make(job, member)
+        job.notes["counts"] = {"teachers": len(pipeline.panel)}
+        return
+    _make(job, pipeline)
+
+
+def _make(job: Job, pipeline: PipelineContext) -> None:
     teacher = pipeline.teacher
     record: dict[str, Any] = {
         "name": teacher.name,
@@ -126,7 +163,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         record["revision"] = teacher.revision
         if teacher.endpoint is not None:
             record["endpoint"] = endpoint_identity(teacher)
-    job.draft.write_json("teacher.json", record)
+    job.draft.write_json(record_file(pipeline), record)
     fitted = job.notes.get("training", {})
     job.notes["counts"] = {"parameters": record.get("parameters", fitted.get("parameters"))}
 

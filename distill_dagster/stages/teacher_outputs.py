@@ -14,7 +14,7 @@ from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.records import tables
-from distill_dagster.stages import egress, teaching
+from distill_dagster.stages import egress, panel, ratings, teaching
 from distill_dagster.stages.context import PipelineContext, prompts_by
 from distill_dagster.storage.store import Version
 from distill_dagster.teachers import recorded
@@ -22,6 +22,8 @@ from distill_dagster.teachers.base import Response, Teacher
 from distill_dagster.teachers.egress import status
 
 VERSION = "2"
+#: What a pipeline's student before training is called where it answers.
+STUDENT = "initial_student"
 
 
 def node(pipeline: PipelineContext) -> Node:
@@ -53,18 +55,31 @@ def node(pipeline: PipelineContext) -> Node:
             "sampling": identity(teacher.sampling),
             **retrieval,
             **egress.identity(pipeline),
+            **panel.described(pipeline, {member.teacher.name: _manner(member) for member in pipeline.panel}),
+            **ratings.identity(pipeline),
         },
         make=lambda job: make(job, pipeline),
         title="The teacher's answers on D_U, with every call",
     )
 
 
+def _manner(member: PipelineContext) -> dict[str, Any]:
+    """How one of several teachers is asked."""
+    teacher = member.teacher
+    return {
+        "prompt_style": teacher.prompt_style,
+        "template": teacher.template,
+        "sampling": identity(teacher.sampling),
+    }
+
+
 @dataclass
 class _Book:
-    """What was asked so far: CALL and CALL_INPUT rows, and what the journal says was paid."""
+    """What was asked so far: CALL and CALL_INPUT rows, who answered each, and what the journal says was paid."""
 
     calls: list[dict[str, Any]] = field(default_factory=list)
     inputs: list[dict[str, Any]] = field(default_factory=list)
+    who: list[str] = field(default_factory=list)
     paid: int = 0
 
 
@@ -74,18 +89,32 @@ def make(job: Job, pipeline: PipelineContext) -> None:
     kinds = [load_kind(block) for block in pipeline.config.knowledge]
     seeds = job.inputs["seeds"].table("seed", filters=[("part", "in", ["unlabeled", "gold"])])
     given = material(pipeline, job.inputs["seeds"], job.inputs["prompts"])
-    models: dict[str, Teacher] = {"teacher": teaching.open_teacher(pipeline, job.inputs["teacher"])}
+    shared: dict[str, Teacher] = {}
     if "student" in job.inputs:
         student = job.inputs["student"]
-        models["student"] = teaching.open_student(student.local("model"), "initial_student", pipeline)
-        models["student"].revision = student.version
-    book = _Book()
+        shared["student"] = teaching.open_student(student.local("model"), STUDENT, pipeline)
+        shared["student"].revision = student.version
+    seats = [
+        (member, {"teacher": teaching.open_teacher(member, job.inputs["teacher"]), **shared}, mine)
+        for member, mine in panel.seats(pipeline, given)
+    ]
+    book, votes = _Book(), panel.Votes()
     harvest = Harvest()
     for block, kind in zip(pipeline.config.knowledge, kinds, strict=True):
-        found = _gather(job, pipeline, models, kind, block.name, given, book)
-        harvest.candidates += found.candidates
-        harvest.judgements += found.judgements
-        harvest.comparisons += found.comparisons
+        ballots = []
+        for member, models, mine in seats:
+            found = _gather(job, member, models, kind, block.name, mine, book)
+            ballots.append(found.candidates)
+            harvest.judgements += found.judgements
+            harvest.comparisons += found.comparisons
+            harvest.ratings += found.ratings
+            harvest.features += found.features
+        if pipeline.teachers is not None:
+            for row in (row for rows in ballots for row in rows):
+                row["teacher"] = book.who[row["call_no"]]
+        if pipeline.teachers is not None and pipeline.teachers.vote is not None:
+            ballots = [panel.elected(pipeline.teachers, ballots, given, votes)]
+        harvest.candidates += [row for rows in ballots for row in rows]
     egress.mark(harvest.candidates)
     candidates = tables.build("candidate", harvest.candidates)
     call_table, input_table = tables.build("call", book.calls), tables.build("call_input", book.inputs)
@@ -113,6 +142,17 @@ def make(job: Job, pipeline: PipelineContext) -> None:
             place, tables.build("call_input", rows)["ref_no"], passages["passage_no"], "passages that calls read"
         )
         job.draft.write_table("passage", passages, side=True)
+    if any(kind.captures() for kind in kinds):
+        features = tables.build("feature", harvest.features)
+        laws.no_orphan(place, features["call_no"], call_table["call_no"], "features")
+        job.draft.write_table("feature", features)
+    if votes.rows:
+        ballot_table = tables.build("vote", votes.rows)
+        laws.no_orphan(place, ballot_table["call_no"], call_table["call_no"], "votes")
+        job.draft.write_table("vote", ballot_table, side=True)
+        job.notes["vote"] = votes.note()
+    if ratings.wanted(pipeline):
+        job.draft.write_table("rating", ratings.table(harvest))
     if harvest.judgements:
         job.draft.write_table("judgement", tables.build("judgement", harvest.judgements), side=True)
     job.notes["counts"] = {
@@ -122,6 +162,11 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         **_more_counts(harvest, kinds),
     }
     job.notes["calls"] = call_summary(book.calls)
+    if pipeline.teachers is not None:
+        job.notes["teachers"] = {
+            name: call_summary([call for call, who in zip(book.calls, book.who, strict=True) if who == name])
+            for name in dict.fromkeys([*pipeline.teachers.names(), *book.who])
+        }
 
 
 def _gather(
@@ -182,6 +227,7 @@ def _ask(
         number, model = len(book.calls), models[question.who]
         row = call_row(number, pipeline, model.revision, question, response, info)
         book.calls.append({**row, "teacher": model.identity})
+        book.who.append(STUDENT if question.who == "student" else pipeline.teacher.name)
         book.inputs += [{"call_no": number, "kind": kind_of, "ref_no": ref} for kind_of, ref in question.refs]
         answers.append(Answer(question, response, number))
     return answers

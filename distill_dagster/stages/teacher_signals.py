@@ -13,8 +13,10 @@ from typing import Any
 
 from distill_dagster.config.models import Recipe
 from distill_dagster.errors import TrainingError
+from distill_dagster.knowledge.base import load_kind
 from distill_dagster.lineage.engine import Job, head_version
 from distill_dagster.lineage.graph import Node, Parent
+from distill_dagster.records.messages import text_of
 from distill_dagster.stages import teacher_model
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.storage.store import Version
@@ -47,6 +49,20 @@ def wanted(recipes: Iterable[Recipe]) -> Wanted | None:
 
 def node(pipeline: PipelineContext, want: Wanted) -> Node:
     """The node `<pipeline>/teacher_signals`."""
+    if with_calls(pipeline):
+        return Node(
+            key=(pipeline.key, ARTIFACT),
+            version=VERSION,
+            parents=(
+                Parent("data", (pipeline.key, "filtered_dataset")),
+                Parent("teacher", (pipeline.key, "teacher_model")),
+                Parent("outputs", (pipeline.key, "teacher_outputs"), {"feature": ("all",)}),
+                Parent("student", (pipeline.key, "initial_student")),
+            ),
+            config={"k": want.k, "temperatures": list(want.temperatures), "max_length": want.max_length, "of": "calls"},
+            make=lambda job: make_of_calls(job, pipeline, want),
+            title="The teacher's likeliest next tokens as captured with its answers, with the mass of the rest",
+        )
     return Node(
         key=(pipeline.key, ARTIFACT),
         version=VERSION,
@@ -65,12 +81,23 @@ def node(pipeline: PipelineContext, want: Wanted) -> Node:
     )
 
 
+def with_calls(pipeline: PipelineContext) -> bool:
+    """Does a kind of knowledge capture probabilities with the calls?"""
+    return any(load_kind(block).captures() for block in pipeline.config.knowledge)
+
+
 def weights(pipeline: PipelineContext, version: Version) -> Path:
     """Folder of the teacher's weights.
 
     Raises:
         TrainingError: The teacher is behind an API, which gives no probabilities of all tokens.
     """
+    if pipeline.teachers is not None:
+        raise TrainingError(
+            f"{pipeline.data}/teacher_model",
+            f"the objective needs the probabilities of one teacher, not of {len(pipeline.panel)}.",
+            "Use one teacher, or the objective `sft`.",
+        )
     if pipeline.teacher.backend not in ("transformers", "vllm"):
         raise TrainingError(
             f"{pipeline.data}/teacher_model",
@@ -136,6 +163,63 @@ def make(job: Job, pipeline: PipelineContext, want: Wanted) -> None:
         "seconds": captured.seconds,
         **break_even(captured.tokens, captured.seconds, sum(len(e.ids) for e in examples), pipeline.config.training),
     }
+
+
+def make_of_calls(job: Job, pipeline: PipelineContext, want: Wanted) -> None:
+    """Take what the teacher said of its answers over to the student's tokens.
+
+    Raises:
+        TrainingError: A recipe wants more than was captured, or the student's tokens are not the same strings.
+    """
+    from distill_dagster.models import folder
+    from distill_dagster.training import data
+    from distill_dagster.training.signals import answers, store
+
+    place = f"{pipeline.key}/{ARTIFACT}"
+    kinds = [load_kind(block) for block in pipeline.config.knowledge]
+    top = max(kind.params.top for kind in kinds if kind.captures())
+    if want.k > top:
+        raise TrainingError(place, f"k is {want.k}, and the calls kept {top}.", f"Set `k` to {top}, or raise `top`.")
+    if want.temperatures != (1.0,):
+        raise TrainingError(
+            place, "what lies beyond the likeliest tokens is known at temperature 1 alone.", "Set `temperature: 1`."
+        )
+    if pipeline.teachers is not None:
+        raise TrainingError(place, "signals come from one teacher, and there are several.", "Use one, or `sft`.")
+    tokenizer = folder.load_tokenizer(job.inputs["student"].local("model"))
+    meta = store.Meta(
+        teacher=job.inputs["teacher"].version,
+        tokenizer=store.tokenizer_digest(tokenizer),
+        template=store.template_digest(tokenizer, "chat"),
+        vocabulary=len(tokenizer),
+        k=want.k,
+        temperatures=want.temperatures,
+    )
+    rows = job.inputs["data"].table("example").to_pylist()
+    given = {(row["seed_record_id"], row["answer"]): row["tokens"] for row in _features(job)}
+    said = {
+        row["record_id"]: given.get((row["seed_record_id"], text_of(row["messages"], "assistant")))
+        for row in rows
+        if row["origin"] != "gold"
+    }
+    strangers = [record for record, tokens in said.items() if tokens is None]
+    if strangers:
+        raise TrainingError(
+            f"record {strangers[0]}",
+            f"no call kept probabilities of its answer; nor of {len(strangers) - 1} others.",
+            "Ask with `feature` alone, and use no filter that rewrites answers.",
+        )
+    examples = data.encode(tokenizer, data.chats(rows), want.max_length).examples
+    known = {record: tokens for record, tokens in said.items() if tokens is not None}
+    signals, counts = answers.captured(examples, known, tokenizer, meta)
+    file = job.draft.content / store.FILE
+    store.write(file, signals, meta)
+    job.draft.write_json("signals.json", store.any_of(meta), attach=True)
+    job.notes["counts"] = {"records": len(signals), **vars(counts)}
+
+
+def _features(job: Job) -> list[dict[str, Any]]:
+    return job.inputs["outputs"].table("feature", columns=["seed_record_id", "answer", "tokens"]).to_pylist()
 
 
 def break_even(tokens: int, seconds: float, all_tokens: int, recipe: Recipe) -> dict[str, Any]:

@@ -36,13 +36,13 @@ def open_teacher(pipeline: PipelineContext, version: Version) -> Teacher:
             teacher.model,
             endpoint=teacher.endpoint,
             identity=teacher_model.declared(teacher),
-            revision=version.version,
+            revision=teacher_model.revision(pipeline, version),
             egress_class=endpoint_class(teacher),
         )
     return backend(
         teacher_model.weights(pipeline, version),
         identity=teacher.name,
-        revision=version.version,
+        revision=teacher_model.revision(pipeline, version),
         template=teacher.template,
         batch_size=teacher.batch_size,
         threads=teacher.threads,
@@ -53,7 +53,7 @@ def open_teacher(pipeline: PipelineContext, version: Version) -> Teacher:
 def _recorded(pipeline: PipelineContext, version: Version) -> Teacher:
     """The file of answers, if it is still the one that `teacher_model` recorded."""
     backend = teacher_model.answers(pipeline)
-    known = json.loads(version.local("teacher.json").read_text("utf-8"))["revision"]
+    known = json.loads(version.local(teacher_model.record_file(pipeline)).read_text("utf-8"))["revision"]
     if backend.revision != known:
         raise StoreError(
             f"teacher {pipeline.teacher.name}",
@@ -100,6 +100,8 @@ def ask(
     passed = egress.look(pipeline, requests, origins, student)
     with open_journal(job.services.state) as journal:
         earlier = journal.served(teacher.identity)
+        if not student:
+            teacher = _in_batches(job, pipeline, teacher, note)
         metered = teacher if student else metering.metered(pipeline, teacher, journal.store, passed.requests)
         responses, infos = journal.ask(
             metered, passed.requests, pipeline.namespace, progress=lambda done, total: job.progress(done, total, note)
@@ -107,8 +109,22 @@ def ask(
         if not student:
             metering.note_paid(job.notes, pipeline, metered, journal.store, passed.requests)
         if teacher_is_remote(teacher):
-            note_served(job, earlier, responses)
+            note_served(job, earlier, responses, pipeline.teacher.name if pipeline.teachers is not None else None)
         return *passed.answers(job, responses, infos), journal.spent()
+
+
+def _in_batches(job: Job, pipeline: PipelineContext, teacher: Teacher, note: str) -> Teacher:
+    """The teacher, asked by batch jobs where its endpoint says so; the jobs are kept beside the journal."""
+    endpoint = pipeline.teacher.endpoint
+    if endpoint is None or endpoint.mode != "batch":
+        return teacher
+    from distill_dagster.teachers._openai_batch import Batched
+
+    def report(said: str) -> None:
+        job.progress(0, None, f"{note}: {said}")
+
+    backend: Any = teacher
+    return Batched(backend, endpoint, job.services.state / "batches", pipeline.namespace, report)
 
 
 def teacher_is_remote(teacher: Teacher) -> bool:
@@ -116,15 +132,20 @@ def teacher_is_remote(teacher: Teacher) -> bool:
     return hasattr(teacher, "remember")
 
 
-def note_served(job: Job, earlier: Mapping[str, int], responses: Sequence[Response]) -> None:
+def note_served(
+    job: Job, earlier: Mapping[str, int], responses: Sequence[Response], teacher: str | None = None
+) -> None:
     """Note which model strings this run's answers came from, and which earlier ones: the check `served_model` reads it.
 
     Args:
         job: The stage at work.
         earlier: Answers of this teacher by model string, before this run.
         responses: All responses of this run, reused ones included.
+        teacher: Which of several teachers it is: each has an account of its own.
     """
-    said = job.notes.setdefault("served_model", {"earlier": dict(earlier), "here": {}})
+    said = job.notes.setdefault("served_model", {"earlier": dict(earlier), "here": {}} if teacher is None else {})
+    if teacher is not None:
+        said = said.setdefault(teacher, {"earlier": dict(earlier), "here": {}})
     for name, count in Counter(r.served_model for r in responses if r.failure is None).items():
         said["here"][name] = said["here"].get(name, 0) + count
     failed = Counter(r.failure for r in responses if r.failure is not None)

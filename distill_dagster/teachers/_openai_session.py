@@ -34,7 +34,7 @@ GRACE = 5.0
 _HIDDEN = b"[key]"
 
 
-class _Judged(AbstractResolver):
+class Judged(AbstractResolver):
     """Gives the addresses that were judged, so that a name cannot lead elsewhere between judgement and connection."""
 
     def __init__(self, checked: addresses.Checked) -> None:
@@ -191,7 +191,7 @@ class OpenAISession:
             headers[self.backend.key_header] = f"Bearer {self._key}" if bearer else self._key
         return aiohttp.ClientSession(
             headers=headers,
-            connector=aiohttp.TCPConnector(limit=0, resolver=_Judged(self._checked)),
+            connector=aiohttp.TCPConnector(limit=0, resolver=Judged(self._checked)),
             timeout=aiohttp.ClientTimeout(total=self.backend.deadline),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,

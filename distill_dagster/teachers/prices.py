@@ -32,8 +32,10 @@ class Tariff:
         return int((read * input_tokens + written * output_tokens).to_integral_value(ROUND_CEILING))
 
 
-def tariff_on(prices: PricesConfig, model: str, day: date | None = None) -> Tariff:
+def tariff_on(prices: PricesConfig, model: str, day: date | None = None, batch: bool = False) -> Tariff:
     """The price of a model that holds on a day (today in UTC by default): the newest entry that has begun.
+
+    With `batch` that of a batch job; the ordinary one where the entry names no other, so that nothing costs more.
 
     Raises:
         ConfigError: The file has no price of that model, or none that has begun.
@@ -50,7 +52,14 @@ def tariff_on(prices: PricesConfig, model: str, day: date | None = None) -> Tari
         raise ConfigError(
             place, f"the first price of {model!r} holds from {first}, not on {day}.", "Add an entry for that day."
         )
-    return Tariff(prices.currency, max(begun, key=lambda entry: entry.valid_from))
+    entry = max(begun, key=lambda entry: entry.valid_from)
+    if batch and entry.batch_input_per_million is not None:
+        cheaper = {
+            "input_per_million": entry.batch_input_per_million,
+            "output_per_million": entry.batch_output_per_million,
+        }
+        entry = entry.model_copy(update=cheaper)
+    return Tariff(prices.currency, entry)
 
 
 class Priced(Wrapper):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from distill_dagster.models import llama, packed
-from distill_dagster.training import packing
+from distill_dagster.training import adapters, packing
 from distill_dagster.training.data import Example
 from distill_dagster.training.objectives.base import Positions
 
@@ -44,8 +44,8 @@ def learned(weights: torch.Tensor, rows: torch.Tensor, examples: list[Example]) 
     """The weights of R positions, 0 at a pair's rejected answer: only terms on pairs may look there."""
     if all(example.side is None for example in examples):
         return weights
-    kept = [example.side is None or example.side.chosen for example in examples]
-    return weights * torch.tensor(kept, device=weights.device)[rows]
+    kept = torch.tensor([example.side is None or example.side.chosen for example in examples])
+    return weights * kept.to(rows.device)[rows]
 
 
 def pad(examples: list[Example], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,7 +80,8 @@ class Forward:
         """The positions of a batch that carry a loss, example by example; there may be none."""
         if self.way == "unknown":
             ids = pad(examples, padding)[0][:2].to(self.model.device)
-            self.way = self._choose(ids, torch.arange(ids.numel(), device=ids.device))
+            with adapters.stirred(self.model):
+                self.way = self._choose(ids, torch.arange(ids.numel(), device=ids.device))
         if self.packs is None and len(examples) > 1:
             self.packs = self._agrees(examples, padding)
         return self._padded(examples, padding) if not self.packs else self._packed(examples, padding)

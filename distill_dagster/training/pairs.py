@@ -44,6 +44,11 @@ def pairs(rows: Iterable[Mapping[str, Any]]) -> list[Pair]:
     ]
 
 
+def count(examples: Iterable[Example]) -> int:
+    """Pairs among examples, by their chosen answers."""
+    return sum(example.side is not None and example.side.chosen for example in examples)
+
+
 def encode_pairs(
     tokenizer: PreTrainedTokenizerBase,
     given: Iterable[Pair],

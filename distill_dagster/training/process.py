@@ -4,12 +4,13 @@ TASK.json:
     examples: parquet file with the columns of EXAMPLE (`record_id`, `messages`, `weight`, `task`); or
     texts: parquet file with a column `text`, for language modelling on every token; or
     pairs: parquet file with the columns of PREFERENCE (`record_id`, `messages`, `chosen`, `rejected`, `task`).
-    validation: like `examples`; its loss is measured before and after. Optional.
+    validation: like `examples`; its loss is measured before and after. Optional; not with `pairs`.
     base: a model folder, or `{"preset": NAME, "tokenizer": FOLDER}`.
     recipe: the fields of `Recipe`.
     template: chat (default) or plain.
     signals: `{"path": FILE, "teacher": VERSION}`, what a teacher said beforehand. Optional.
     teacher: `{"path": FOLDER, "dtype": fp32 or bf16}`, a teacher to hold in memory. Optional.
+    base_reference: what an adapter's `base.json` says beside the digest of its base. Optional.
     too_long: error (default) or drop, for records longer than the recipe's `max_length`.
     out: folder for the trained model.
     work: folder for `metrics.jsonl`, checkpoints and `result.json`. One process at a time holds it.
@@ -116,7 +117,7 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
     """Train as a task says, in this process, and write the model folder; returns the trainer's summary."""
     from distill_dagster.config.models import Recipe
     from distill_dagster.models import folder as folders
-    from distill_dagster.training import data, trainer
+    from distill_dagster.training import adapters, data, trainer
     from distill_dagster.training.world import World
 
     recipe = Recipe(**task["recipe"])
@@ -130,7 +131,9 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
             f"{world.size} processes cannot share the {recipe.accumulate} batches of a step evenly.",
             "Make training.accumulate a multiple of the processes, and batch_tokens smaller to keep the step's size.",
         )
-    model, tokenizer = start(task["base"], recipe.seed)
+    adapters.require(recipe, place)
+    model, tokenizer = adapters.start(task["base"], recipe, place) or start(task["base"], recipe.seed)
+    tuned = adapters.attach(model, recipe, place)
     if recipe.max_length > folders.context_length(model):
         raise TrainingError(
             place,
@@ -168,7 +171,10 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
     for stale in (temporary, out):
         shutil.rmtree(stale, ignore_errors=True)
     fault_point("model.write")
-    folders.save(model, tokenizer, temporary, recipe.save_precision)
+    if tuned is None:
+        folders.save(model, tokenizer, temporary, recipe.save_precision)
+    else:
+        adapters.save(tuned, tokenizer, temporary, recipe, task["base"], task.get("base_reference"))
     fault_point("model.rename")
     temporary.rename(out)
     return summary
@@ -208,6 +214,12 @@ def _pairs(task: dict[str, Any], tokenizer: Any, recipe: Any, template: Any, too
 
     from distill_dagster.training import pairs
 
+    if task.get("validation"):
+        raise TrainingError(
+            str(task.get("name") or task["work"]),
+            "a run on preference pairs has no `validation`: its loss is of pairs.",
+            "Leave it out; eval_report measures the student.",
+        )
     rows = pq.read_table(task["pairs"]).to_pylist()
     return pairs.encode_pairs(tokenizer, pairs.pairs(rows), recipe.max_length, template, too_long)
 

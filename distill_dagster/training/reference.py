@@ -25,7 +25,6 @@ from distill_dagster.training.forward import Forward
 from distill_dagster.training.objectives.base import Positions, build
 from distill_dagster.training.pairs import summed
 from distill_dagster.training.signals.store import token_hash
-from distill_dagster.training.world import World
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -71,7 +70,6 @@ def wanted(
     examples: Sequence[Example],
     recipe: Recipe,
     folder: Path,
-    world: World | None = None,
 ) -> list[Reference]:
     """What the terms of a recipe need of the model as it stands before training; nothing where none does.
 
@@ -81,7 +79,6 @@ def wanted(
         examples: Encoded answers.
         recipe: Which terms, and the precision and batch size of the forward pass.
         folder: Work folder of the run.
-        world: The processes that train together, of which the first computes and the others read.
 
     Raises:
         TrainingError: A kept file is damaged, or of another start or other pairs.
@@ -90,25 +87,13 @@ def wanted(
     if not any(getattr(term, "reference", False) for term in built):
         return []
     key = digest({"start": _weights(model), "data": _data(examples), "precision": recipe.precision, "shard": SHARD})
-    world = world or World()
-    if not world.first:
-        world.wait()  # The first has written all of it.
-    known = _known(model, int(tokenizer.pad_token_id or 0), examples, recipe, folder / FOLDER / key[:16], key)  # pyright: ignore[reportArgumentType]
-    if world.first:
-        world.wait()
-    return [Reference(known, key)]
-
-
-def _known(
-    model: PreTrainedModel, padding: int, examples: Sequence[Example], recipe: Recipe, place: Path, key: str
-) -> dict[Name, float]:
-    """The values of all examples, from the shards there are and those that have to be made."""
+    place = folder / FOLDER / key[:16]
     if place.parent.is_dir():
         for other in place.parent.iterdir():
             if other != place:
                 shutil.rmtree(other, ignore_errors=True)
     place.mkdir(parents=True, exist_ok=True)
-    scorer = _Scorer(model, padding, recipe)
+    scorer = _Scorer(model, int(tokenizer.pad_token_id or 0), recipe)  # pyright: ignore[reportArgumentType]
     known: dict[Name, float] = {}
     for start in range(0, len(examples), SHARD):
         part = examples[start : start + SHARD]
@@ -116,7 +101,7 @@ def _known(
         if not path.exists():
             _write(path, part, scorer(part), key)
         known |= _read(path, part, key)
-    return known
+    return [Reference(known, key)]
 
 
 def _name(example: Example) -> Name:

@@ -15,11 +15,11 @@ from distill_dagster.training.data import Example
 
 
 def units(objective: Any, examples: Sequence[Example]) -> float:
-    """What the objective's mean over some examples is divided by: its own `units(examples)`, or the loss weights, of
-    which a pair's rejected answer has none."""
+    """What the objective's mean over some examples is divided by: its own `units(examples)`, or the loss weights."""
     count = getattr(objective, "units", None)
     if count is not None:
         return float(count(examples))
+    # A pair's rejected answer carries no loss but that of terms on pairs (`forward.learned`).
     kept = (example for example in examples if example.side is None or example.side.chosen)
     return math.fsum(weight for example in kept for weight in example.weights[1:])
 

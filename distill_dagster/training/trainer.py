@@ -19,6 +19,7 @@ from distill_dagster.errors import TrainingError
 from distill_dagster.records.identity import digest
 from distill_dagster.training import checkpoint, memory, metrics, rationale, reference
 from distill_dagster.training.data import Example
+from distill_dagster.training.determinism import own_random, settled
 from distill_dagster.training.early_stop import Stopping
 from distill_dagster.training.feeds.base import Setting
 from distill_dagster.training.feeds.base import build as build_feed
@@ -91,37 +92,16 @@ def train(
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     world = world or World(device=device(recipe.device))
-    with _settled(recipe, world), memory.told(str(path), recipe, (), str(world.device)):
+    with settled(recipe, world), memory.told(str(path), recipe, (), str(world.device)):
         model.to(world.device)  # pyright: ignore[reportArgumentType]
-        sources = [*signals, *reference.wanted(model, tokenizer, examples, recipe, path, world)]
+        if not world.first:
+            world.wait()  # The first one asks the student before training, and keeps what it says for all.
+        sources = [*signals, *reference.wanted(model, tokenizer, examples, recipe, path)]
+        if world.first:
+            world.wait()
         summary = _Run(model, tokenizer, examples, recipe, path, sources, world).go(validation, progress)
         model.to("cpu")  # pyright: ignore[reportArgumentType]
         return summary
-
-
-@contextmanager
-def _settled(recipe: Recipe, world: World) -> Iterator[None]:
-    """Deterministic kernels, the recipe's threads and seed; all put back afterwards."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    settings: Any = torch.utils.deterministic
-    fill = settings.fill_uninitialized_memory
-    torch.set_num_threads(recipe.threads)
-    # Some operations have no deterministic kernel on a GPU; there the same bytes are not promised.
-    torch.use_deterministic_algorithms(True, warn_only=world.device.type == "cuda")
-    settings.fill_uninitialized_memory = False
-    try:
-        with _own_random(world):
-            torch.manual_seed(recipe.seed)
-            yield
-    finally:
-        settings.fill_uninitialized_memory = fill
-        torch.use_deterministic_algorithms(deterministic)
-        torch.set_num_threads(threads)
-
-
-def _own_random(world: World) -> Any:
-    """Random numbers drawn inside leave those outside as they were."""
-    return torch.random.fork_rng(devices=[world.device] if world.device.type == "cuda" else [])
 
 
 class _Run:
@@ -245,11 +225,12 @@ class _Run:
             group["lr"] = self.recipe.learning_rate * share
         self.optimizer.zero_grad(set_to_none=True)
         parts = shares({name: objective for name, (_, objective) in self.terms.items()}, batches)
-        values = dict.fromkeys(("loss", *self.terms, "positions"), 0.0)
+        measured = [name for _, term in self.terms.values() for name in getattr(term, "measures", ())]
+        values = dict.fromkeys(("loss", *self.terms, "positions", *measured), 0.0)
         for number in self.world.own(len(batches)):
             with self._drawn(number):
                 for name, value in self._backward(batches[number], parts[number]).items():
-                    values[name] = values.get(name, 0.0) + value
+                    values[name] += value
         self.world.add_gradients(self.parameters.values())
         values = dict(zip(values, self.world.sums(list(values.values())), strict=True))
         positions = int(values.pop("positions"))
@@ -271,8 +252,8 @@ class _Run:
         terms = {name: (weight, objective(positions)) for name, (weight, objective) in self.terms.items()}
         loss = torch.stack([weight * part[name] * value for name, (weight, value) in terms.items()]).sum()
         values = {"loss": loss.item(), **{name: part[name] * value.item() for name, (_, value) in terms.items()}}
-        for name, measures in positions.measures.items():
-            values |= {f"{name}_{what}": part[name] * value for what, value in measures.items()}
+        for name, (_, term) in self.terms.items():
+            values |= {key: part[name] * positions.measures[key] for key in getattr(term, "measures", ())}
         if not metrics.finite(values):
             raise self._trouble(f"the loss is not finite ({values})", chosen)
         loss.backward()
@@ -284,7 +265,7 @@ class _Run:
         if self.recipe.accumulate == 1:
             yield
             return
-        with _own_random(self.world):
+        with own_random(self.world):
             torch.manual_seed(int(digest([self.recipe.seed, self.step, number])[:15], 16))
             yield
 
@@ -354,7 +335,7 @@ class _Run:
     def _fingerprint(self) -> str:
         """What a checkpoint must agree with: initial weights, data and recipe."""
         whole = hashlib.sha256()
-        for name, parameter in self.parameters.items():
+        for name, parameter in self.model.named_parameters():  # those that stay frozen, too
             whole.update(name.encode())
             whole.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         for example in self.examples:

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.needs_torch, pytest.mark.real_data]
 ITEMS = 12
 
 
-@pytest.mark.parametrize("name", ["banking77", "overruling", "pubmedqa", "stories"])
+@pytest.mark.parametrize("name", ["banking77", "cqa", "overruling", "pubmedqa", "stories"])
 def test_an_example_runs_end_to_end(
     repo: Path, real_data: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,8 +122,8 @@ def test_value_gradient_and_rewards_are_the_definitions(case, pairs, seed, biase
     for one, other in zip(leaves(ours), leaves(theirs), strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-7, atol=1e-10)
     margins = [(good - bad).item() for good, bad in zip(better, worse, strict=True)]
-    assert ours.measures[name]["margin"] == pytest.approx(sum(margins) / pairs, rel=1e-9, abs=1e-12)
-    assert ours.measures[name]["accuracy"] == pytest.approx(sum(one > 0 for one in margins) / pairs, rel=1e-6)
+    assert ours.measures[f"{name}_margin"] == pytest.approx(sum(margins) / pairs, rel=1e-9, abs=1e-12)
+    assert ours.measures[f"{name}_accuracy"] == pytest.approx(sum(one > 0 for one in margins) / pairs, rel=1e-6)
 
 
 @given(rows=st.integers(0, 40), tile=st.integers(1, 3000), seed=st.integers(0, 99), bf16=st.booleans())

@@ -273,32 +273,17 @@ def test_a_term_of_weight_0_asks_for_nothing(tokenizer, tmp_path: Path, chats) -
     assert set(lines(tmp_path)[0]) & {"sft", "dpo"} == {"sft"} and not (tmp_path / "reference").exists()
 
 
-def test_validation_records_are_judged_by_their_labels(tokenizer, chats, examples, tmp_path: Path) -> None:
-    from distill_dagster.training.data import encode
-    from distill_dagster.training.trainer import train
+def test_validation_of_pairs_is_refused(tokenizer, rows, tmp_path: Path) -> None:
+    from distill_dagster.training import process
 
-    looked = encode(tokenizer, chats[:20], 128).examples
-    summary = train(fresh(tokenizer), tokenizer, examples, RECIPE, tmp_path, validation=looked)
-    assert 0 < summary["validation_loss"] < summary["validation_loss_before"]
-
-
-def test_several_batches_of_a_step_are_one_large_batch(tokenizer, examples, tmp_path: Path) -> None:
-    """Means are over pairs, and beside them over the chosen answers' tokens."""
-    from distill_dagster.training import trainer
-    from distill_dagster.training.world import World
-
-    def gradients(batches: list) -> tuple[dict, dict]:
-        model = fresh(tokenizer)
-        sources = trainer.reference.wanted(model, tokenizer, examples, RECIPE, tmp_path)
-        run = trainer._Run(model, tokenizer, examples, RECIPE, tmp_path, sources, World())
-        # A reference that is not the student, so that the terms have something to say.
-        (source,) = sources
-        source._known = {name: value - (at % 7) for at, (name, value) in enumerate(source._known.items())}
-        values = run._update(batches)
-        return values, {name: part.grad.clone() for name, part in run.parameters.items()}
-
-    whole, expected = gradients([examples[:24]])
-    parts, found = gradients([examples[:2], examples[2:8], examples[8:24]])
-    assert parts == pytest.approx(whole, rel=1e-4)
-    for name in expected:
-        assert (found[name] - expected[name]).norm() <= 1e-4 * expected[name].norm(), name
+    pq.write_table(build("preference", rows), tmp_path / "pairs.parquet")
+    task = {
+        "pairs": str(tmp_path / "pairs.parquet"),
+        "validation": str(tmp_path / "pairs.parquet"),
+        "base": {"preset": "nano", "tokenizer": tokenizer.name_or_path},
+        "recipe": RECIPE.model_dump(),
+        "out": str(tmp_path / "out"),
+        "work": str(tmp_path),
+    }
+    with pytest.raises(TrainingError, match="no `validation`"):
+        process.run(task)

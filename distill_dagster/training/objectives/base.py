@@ -36,7 +36,8 @@ class Positions:
             never hold all logits; None where `hidden` holds logits already.
         signals: What is known beside the text, by where it comes from: `stored` and `live` are a teacher's
             probabilities, `reference` the log-probability of each example under the student before training.
-        measures: What a term found beside its value and wants in `metrics.jsonl`, by term and name.
+        measures: What a term found beside its value and wants in `metrics.jsonl`, under the names that its class lists
+            in `measures`; means over the same as its value.
     """
 
     hidden: torch.Tensor
@@ -47,7 +48,7 @@ class Positions:
     project: Callable[[torch.Tensor], torch.Tensor]
     head: tuple[torch.Tensor, torch.Tensor | None] | None = None
     signals: Mapping[str, Any] = field(default_factory=dict)
-    measures: dict[str, dict[str, float]] = field(default_factory=dict)
+    measures: dict[str, float] = field(default_factory=dict)
 
     @property
     def record_ids(self) -> list[str]:

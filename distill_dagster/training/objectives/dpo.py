@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from distill_dagster.config.strict import Strict
+from distill_dagster.training.data import Example
 from distill_dagster.training.objectives.base import Positions
 
 if TYPE_CHECKING:
     import torch
-
-    from distill_dagster.training.data import Example
 
 
 class Objective:
@@ -25,6 +24,7 @@ class Objective:
     """
 
     feed = "pairs"
+    measures = ("dpo_margin", "dpo_accuracy", "dpo_chosen_log_prob", "dpo_rejected_log_prob")
     reference = True
 
     class Params(Strict):
@@ -44,8 +44,10 @@ class Objective:
         self.params = params or self.Params()  # pyright: ignore[reportCallIssue]
 
     def units(self, examples: Sequence[Example]) -> int:
-        """Its mean is over pairs."""
-        return len(examples) // 2
+        """Pairs in a batch: what the mean is over."""
+        from distill_dagster.training.pairs import count
+
+        return count(examples)
 
     def __call__(self, positions: Positions) -> torch.Tensor:
         """The term's value.
@@ -67,10 +69,10 @@ class Objective:
             gap = params.beta * (chosen - rejected)
             losses = -(1 - params.label_smoothing) * logsigmoid(gap) - params.label_smoothing * logsigmoid(-gap)
         margin = params.beta * (chosen - rejected).detach()
-        positions.measures["dpo"] = {
-            "margin": margin.mean().item(),
-            "accuracy": (margin > 0).float().mean().item(),
-            "chosen_log_prob": said.chosen.detach().mean().item(),
-            "rejected_log_prob": said.rejected.detach().mean().item(),
+        positions.measures |= {
+            "dpo_margin": margin.mean().item(),
+            "dpo_accuracy": (margin > 0).float().mean().item(),
+            "dpo_chosen_log_prob": said.chosen.detach().mean().item(),
+            "dpo_rejected_log_prob": said.rejected.detach().mean().item(),
         }
         return losses.mean()

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from distill_dagster.config.strict import Strict
+from distill_dagster.training.data import Example
 from distill_dagster.training.objectives.base import Positions
 
 if TYPE_CHECKING:
     import torch
-
-    from distill_dagster.training.data import Example
 
 
 class Objective:
@@ -21,6 +20,7 @@ class Objective:
     pair (Meng et al. 2024). Lengths are in tokens, the end token among them."""
 
     feed = "pairs"
+    measures = ("simpo_margin", "simpo_accuracy", "simpo_chosen_log_prob", "simpo_rejected_log_prob")
 
     class Params(Strict):
         """What a recipe may say."""
@@ -32,8 +32,10 @@ class Objective:
         self.params = params or self.Params()  # pyright: ignore[reportCallIssue]
 
     def units(self, examples: Sequence[Example]) -> int:
-        """Its mean is over pairs."""
-        return len(examples) // 2
+        """Pairs in a batch: what the mean is over."""
+        from distill_dagster.training.pairs import count
+
+        return count(examples)
 
     def __call__(self, positions: Positions) -> torch.Tensor:
         """The term's value.
@@ -48,10 +50,10 @@ class Objective:
         params, said = self.params, compared(positions, "`simpo`")
         margin = params.beta * (said.chosen / said.chosen_tokens - said.rejected / said.rejected_tokens)
         seen = margin.detach()
-        positions.measures["simpo"] = {
-            "margin": seen.mean().item(),
-            "accuracy": (seen > 0).float().mean().item(),
-            "chosen_log_prob": said.chosen.detach().mean().item(),
-            "rejected_log_prob": said.rejected.detach().mean().item(),
+        positions.measures |= {
+            "simpo_margin": seen.mean().item(),
+            "simpo_accuracy": (seen > 0).float().mean().item(),
+            "simpo_chosen_log_prob": said.chosen.detach().mean().item(),
+            "simpo_rejected_log_prob": said.rejected.detach().mean().item(),
         }
         return -logsigmoid(margin - params.gamma).mean()
