@@ -60,7 +60,8 @@ class Reference:
                     "Give `train` all examples beforehand.",
                 )
         dtype = positions.hidden.dtype if positions.hidden.dtype == torch.float64 else torch.float32
-        return torch.tensor([self._known[_name(example)] for example in examples], dtype=dtype)
+        values = [self._known[_name(example)] for example in examples]
+        return torch.tensor(values, dtype=dtype, device=positions.hidden.device)
 
 
 def wanted(

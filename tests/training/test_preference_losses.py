@@ -80,15 +80,16 @@ def by_definition(positions, name: str, params: dict):
         beta = params["beta"]
         if name == "simpo":
             good, bad = (beta * value[side] / count[side] for side in (True, False))
-            losses.append(-torch.log(1 / (1 + torch.exp(-(good - bad - params["gamma"])))))
+            losses.append(torch.log1p(torch.exp(-(good - bad - params["gamma"]))))
         else:
             good, bad = (beta * (value[side] - start[side]) for side in (True, False))
             if params["loss"] == "ipo":
                 gap = (value[True] - start[True]) / count[True] - (value[False] - start[False]) / count[False]
                 losses.append((gap - 1 / (2 * beta)) ** 2)
             else:
-                right, epsilon = 1 / (1 + torch.exp(bad - good)), params["label_smoothing"]
-                losses.append(-(1 - epsilon) * torch.log(right) - epsilon * torch.log(1 - right))
+                # −log σ(x) is log(1 + e^−x), which loses nothing where σ(x) is near 1.
+                epsilon, gap = params["label_smoothing"], good - bad
+                losses.append((1 - epsilon) * torch.log1p(torch.exp(-gap)) + epsilon * torch.log1p(torch.exp(gap)))
         better.append(good)
         worse.append(bad)
     return sum(losses) / len(losses), better, worse
