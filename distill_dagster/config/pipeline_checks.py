@@ -37,7 +37,9 @@ def of_pipeline(pipeline: PipelineConfig, document: Document, tasks: Sequence[st
             yield from _block(block, place, (field, index), document)
     yield from _knowledge(pipeline, document, tasks)
     yield from _recipe(pipeline.training, ("training",), document)
-    yield from _model(pipeline.student.base, pipeline.student.revision, ("student", "base"), document)
+    if pipeline.student.base != "teacher":
+        yield from _model(pipeline.student.base, pipeline.student.revision, ("student", "base"), document)
+    yield from _one_task(pipeline, document, tasks)
     fault = schedule.cron_fault(pipeline.schedule.cron)
     if fault:
         yield document.problem(("schedule", "cron"), f"{fault}.", "For example `0 3 * * 1`: Mondays at three.")
@@ -52,6 +54,18 @@ def of_pipeline(pipeline: PipelineConfig, document: Document, tasks: Sequence[st
             yield document.problem(
                 ("gate", "floor", task), f"the source has no task {task!r}.", nearest(task, tasks or ())
             )
+
+
+def _one_task(pipeline: PipelineConfig, document: Document, tasks: Sequence[str] | None) -> Iterator[Problem]:
+    """A student from an encoder's preset answers one task."""
+    taught = pipeline.tasks if pipeline.tasks is not None else tasks
+    scheme, _, name = pipeline.student.base.partition(":")
+    if scheme != "preset" or taught is None or len(taught) < 2:
+        return
+    presets = importlib.import_module("distill_dagster.training.presets")
+    if name in presets.PRESETS and presets.is_encoder(name):
+        reason = f"a classifier answers one task, and this pipeline teaches {', '.join(taught)}."
+        yield document.problem(("student", "base"), reason, "Name one in `tasks`, and give each its own pipeline.")
 
 
 def _knowledge(pipeline: PipelineConfig, document: Document, tasks: Sequence[str] | None) -> Iterator[Problem]:

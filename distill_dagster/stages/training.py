@@ -26,11 +26,13 @@ def run(
     vocabulary: int = 2048,
     name: str = "train",
     teaching: Mapping[str, Any] | None = None,
+    labels: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train a model on EXAMPLE rows and put its folder at `out`.
 
     The work folder outlives a crash, so the same action resumes from its last checkpoint. `teaching` names what a
-    teacher says beyond text, as `distill_dagster.training.process` takes it: `signals`, `teacher`.
+    teacher says beyond text, as `distill_dagster.training.process` takes it: `signals`, `teacher`. `labels` are those
+    of the head that an encoder without one gets.
 
     Returns:
         The trainer's summary: steps, tokens, last loss, seconds.
@@ -52,7 +54,7 @@ def run(
     model_out = work / "model"
     task = {
         "examples": str(data),
-        "base": _base(start, work, tokenizer_texts, vocabulary),
+        "base": _base(start, work, tokenizer_texts, vocabulary, labels),
         "recipe": recipe.model_dump(),
         "out": str(model_out),
         "work": str(work),
@@ -74,17 +76,21 @@ def run(
     return summary
 
 
-def _base(start: ModelReference | Path, work: Path, texts: Sequence[str], vocabulary: int) -> Any:
+def _base(
+    start: ModelReference | Path, work: Path, texts: Sequence[str], vocabulary: int, labels: Sequence[str]
+) -> Any:
     if isinstance(start, Path):
         return str(start)
+    head = {"labels": list(labels)} if labels else {}
     if start.kind != "preset":
-        return str(start.fetched())
+        folder = start.fetched()
+        return {"encoder": str(folder), **head} if start.sort() == "encoder" else str(folder)
     from distill_dagster.training import tokenizer
 
     folder = work / "tokenizer"
     if not (folder / "tokenizer_config.json").exists():
-        tokenizer.fit(texts, vocabulary, folder)
-    return {"preset": start.preset, "tokenizer": str(folder)}
+        tokenizer.fit(texts, vocabulary, folder, encoder=bool(labels))
+    return {"preset": start.preset, "tokenizer": str(folder), **head}
 
 
 def curve(path: Path) -> list[tuple[int, float]]:

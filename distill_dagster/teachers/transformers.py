@@ -1,4 +1,5 @@
-"""A model folder as a teacher: prompts in batches on this machine, greedily or sampled. Students answer the same way.
+"""A model folder as a teacher: prompts in batches on this machine, greedily or sampled. Students answer the same way,
+and so do classifiers, whose answer is a label (`distill_dagster.teachers._classifier`).
 
 A row's answer does not depend on the rows beside it: batches hold prompts of like length only, are never smaller
 than the sizes at which matrix products round alike, and every sampled token uses the question's own random numbers.
@@ -9,10 +10,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from distill_dagster.errors import ModelError
+from distill_dagster.models import classifier
 from distill_dagster.models import folder as folders
 from distill_dagster.models.chat import chat_tokens, plain_tokens, require_template
 from distill_dagster.records.identity import digest
@@ -20,6 +23,8 @@ from distill_dagster.teachers.base import Request, Response
 
 if TYPE_CHECKING:
     import torch
+
+    from distill_dagster.teachers._classifier import Classifier
 
 #: Fewer rows a thread go through other kernels, which round differently (measured: from 4 rows a thread on, alike).
 LEAST_ROWS = 16
@@ -48,7 +53,7 @@ class _Row:
 
 
 class Backend:
-    """A causal language model folder that answers.
+    """A folder of a causal language model, or of a classifier, that answers.
 
     Args:
         folder: Model folder, checked at once and loaded at the first question.
@@ -94,6 +99,9 @@ class Backend:
         """
         if not requests:
             return
+        if classifier.kind(self.folder) == "classifier":
+            yield from self._classifier.ask(requests, self.served_model)
+            return
         self._load()
         rows: list[_Row] = []
         for index, request in enumerate(requests):
@@ -112,6 +120,12 @@ class Backend:
             self._answer(batch)
             for row in batch:
                 yield row.index, Response(row.text or "", row.finish, self.served_model, len(row.prompt), len(row.said))
+
+    @cached_property
+    def _classifier(self) -> Classifier:
+        from distill_dagster.teachers._classifier import Classifier
+
+        return Classifier(self.folder, self.batch_size, self.threads, self.dtype)
 
     def _load(self) -> None:
         if self._model is not None:

@@ -33,12 +33,18 @@ class Chat:
 
 @dataclass(frozen=True)
 class Example:
-    """One encoded record: `ids` and, as long, `weights` (the loss weight of predicting that token)."""
+    """One encoded record: `ids` and, as long, `weights` (the loss weight of predicting that token).
+
+    A classifier's has a `label`, the number of its class, the `text` that it was made from, and its weight at the last
+    token alone: one position a record.
+    """
 
     record_id: str
     ids: list[int]
     weights: list[float]
     task: str = ""
+    label: int | None = None
+    text: str = ""
 
 
 @dataclass

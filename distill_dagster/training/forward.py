@@ -2,7 +2,7 @@
 
 Three ways, tried in this order on the first batch and compared with the model's own logits: the Llama fast path;
 the model's decoder with the output layer at the chosen positions only; the whole model (for architectures that
-scale or cap their logits).
+scale or cap their logits). A classifier has its own way: `distill_dagster.training.classify`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from distill_dagster.models import llama
+from distill_dagster.models.classifier import is_classifier
+from distill_dagster.training.classify import classified
 from distill_dagster.training.data import Example
 from distill_dagster.training.objectives.base import Positions
 
@@ -53,17 +55,19 @@ class Forward:
     """A model's forward pass for training.
 
     Args:
-        model: A causal language model.
+        model: A causal language model, or a classifier.
         precision: fp32, or bf16 (matrix products in bf16, weights and sums in fp32).
     """
 
     def __init__(self, model: PreTrainedModel, precision: str = "fp32") -> None:
         self.model = model
         self.precision = precision
-        self.way = "unknown"
+        self.way = "classifier" if is_classifier(model) else "unknown"
 
     def __call__(self, examples: list[Example], padding: int) -> Positions:
         """The positions of a batch that carry a loss; there may be none."""
+        if self.way == "classifier":
+            return classified(self.model, examples, padding, self.precision)
         ids, weights = pad(examples, padding)
         places, labels, weight, rows = positions(ids, weights)
         if self.way == "unknown":

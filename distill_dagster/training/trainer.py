@@ -65,7 +65,7 @@ def train(
     """Train `model` in place, with AdamW (Loshchilov & Hutter 2019; no decay on norms and embeddings).
 
     Args:
-        model: A causal language model in fp32.
+        model: A causal language model or a classifier in fp32.
         tokenizer: Its tokenizer, for the padding token.
         examples: Encoded records.
         recipe: Objective terms, steps, batch size, schedule, seed, threads, precision.
@@ -256,7 +256,8 @@ class _Run:
             whole.update(name.encode())
             whole.update(parameter.detach().contiguous().view(torch.uint8).numpy().tobytes())
         for example in self.examples:
-            whole.update(json.dumps([example.record_id, example.ids, example.weights]).encode())
+            classified = [] if example.label is None else [example.label, example.text]
+            whole.update(json.dumps([example.record_id, example.ids, example.weights, *classified]).encode())
         said: dict[str, Any] = {"recipe": identity(self.recipe), "data": whole.hexdigest()}
         if self.signals:
             said["signals"] = {source.name: source.digest for source in self.signals}
