@@ -28,7 +28,14 @@ _DATA = ("domains/*.py", "stages/context.py")
 _LEAKS = ("stages/leakage.py", "filtering/_leakage.py", "filtering/_minhash.py", "filtering/_text.py")
 _WEIGHTS = ("models/*.py", "stages/models.py", "stages/classes.py")
 _LOSSES = ("training/losses/*.py", "training/signals/*.py")
-_TRAINING = (*_WEIGHTS, "stages/training.py", "training/*.py", "training/objectives/*.py", "training/feeds/*.py", *_LOSSES)
+_TRAINING = (
+    *_WEIGHTS,
+    "stages/training.py",
+    "training/*.py",
+    "training/objectives/*.py",
+    "training/feeds/*.py",
+    *_LOSSES,
+)
 _ASKING = (
     "stages/teaching.py",
     "stages/egress.py",

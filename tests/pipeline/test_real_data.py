@@ -24,8 +24,6 @@ EXAMPLES = {
     "pubmedqa": "pubmedqa",
     "stories": "stories",
 }
-    "banking77_encoder": "banking77"
-}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
