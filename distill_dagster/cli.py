@@ -55,7 +55,12 @@ def demo(
 @app.command()
 def run(
     pipeline: Annotated[str, typer.Argument(help="Name of a pipeline.")],
-    select: Annotated[list[str] | None, typer.Option(help="Only these artifacts; may be repeated.")] = None,
+    select: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only these, by commas or repeated; +NAME: all it is made of too; NAME+: all made of it too."
+        ),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(help="A pilot on N records a task and part, off the record.", min=1)
     ] = None,

@@ -32,10 +32,11 @@ _TRAINING = (
     *_WEIGHTS,
     "stages/training.py",
     "training/*.py",
-    "training/objectives/*.py",
     "training/feeds/*.py",
+    "training/objectives/*.py",
     *_LOSSES,
 )
+_EXAMINING = ("stages/examination.py", "evaluation/*.py")
 _ASKING = (
     "stages/teaching.py",
     "stages/egress.py",
@@ -71,10 +72,10 @@ BUNDLES: dict[str, tuple[str, ...]] = {
         "stages/inheritance.py",
         "stages/leakage.py",
     ),
-    "initial_student": (*_WEIGHTS, "training/presets.py", "training/tokenizer.py"),
-    "student_checkpoint": _TRAINING,
-    "control_checkpoint": _TRAINING,
-    "eval_report": ("evaluation/*.py", "stages/teacher_outputs.py", *_ASKING),
+    "initial_student": (*_WEIGHTS, "stages/seeds.py", "training/presets.py", "training/tokenizer.py"),
+    "student_checkpoint": (*_TRAINING, "stages/seeds.py", *_EXAMINING),
+    "control_checkpoint": (*_TRAINING, "stages/seeds.py", "stages/arms/*.py", "stages/examination.py"),
+    "eval_report": (*_EXAMINING, "stages/teacher_outputs.py", *_ASKING),
     "deployed_student": ("deployment/*.py",),
 }
 

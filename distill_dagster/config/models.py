@@ -253,6 +253,19 @@ class ControlOptions(Strict):
     multiples: list[Annotated[int, Field(ge=1)]] = Field(
         default_factory=lambda: [1, 2, 4], description="Budgets, as multiples of the student's"
     )
+    arms: list[str] = later(
+        [],
+        description="Further arms at the student's own budget: all_gold (D_U with its gold answers: a ceiling), "
+        "self_training (D_U as the control answers it)",
+    )
+
+    @model_validator(mode="after")
+    def _arms_stand_beside_the_control(self) -> ControlOptions:
+        if self.arms and (self.mode == "off" or 1 not in self.multiples):
+            raise ValueError("`arms` stand beside the control at the student's own budget: add 1 to `multiples`")
+        if len(set(self.arms)) < len(self.arms):
+            raise ValueError("`arms` lists one twice")
+        return self
 
 
 class EvaluationOptions(Strict):
@@ -262,7 +275,12 @@ class EvaluationOptions(Strict):
     resamples: int = Field(default=2000, ge=100, description="Bootstrap resamples of an interval")
     level: float = Field(default=0.95, gt=0.5, lt=1, description="Confidence level of the intervals")
     baselines: bool = Field(default=True, description="Score the linear and nearest-seed baselines as well")
-    seeds: int = Field(default=1, ge=1, description="Paired seeds; 1 is labelled items-only")
+    seeds: int = Field(
+        default=1,
+        ge=1,
+        description="Paired training seeds: every student and control is trained this often, intervals run over items "
+        "and seeds, and the median on D_val is served; 1 is labelled items-only",
+    )
     batch_size: int = free(64, ge=1, description="Items answered together")
     threads: int = free(1, ge=1, description="CPU threads")
 

@@ -17,6 +17,7 @@ from distill_dagster.errors import ConfigError
 
 #: Where each sort of block lives, and the attribute that makes a module one.
 FILTERS = ("distill_dagster.filtering", "Rule")
+ARMS = ("distill_dagster.stages.arms", "Arm")
 KNOWLEDGE = ("distill_dagster.knowledge", "Kind")
 OBJECTIVES = ("distill_dagster.training.objectives", "Objective")
 BACKENDS = ("distill_dagster.teachers", "Backend")
@@ -35,6 +36,10 @@ def of_pipeline(pipeline: PipelineConfig, document: Document, tasks: Sequence[st
     for field, place in (("knowledge", KNOWLEDGE), ("filtering", FILTERS)):
         for index, block in enumerate(getattr(pipeline, field)):
             yield from _block(block, place, (field, index), document)
+    for index, name in enumerate(pipeline.control.arms):
+        if name not in blocks(*ARMS):
+            key = ("control", "arms", index)
+            yield document.problem(key, f"unknown arm {name!r}.", nearest(name, blocks(*ARMS)))
     yield from _knowledge(pipeline, document, tasks)
     yield from _recipe(pipeline.training, ("training",), document)
     if pipeline.student.base != "teacher":
@@ -126,6 +131,9 @@ def _block(block: Block, place: tuple[str, str], key: Key, document: Document) -
 
 
 def _recipe(recipe: Recipe, key: Key, document: Document) -> Iterator[Problem]:
+    if recipe.early_stop is not None and key != ("training",):
+        reason = "validation records are for choices about students; a teacher is fitted on D_T alone."
+        yield document.problem((*key, "early_stop"), reason, "Leave it out.")
     known = blocks(*OBJECTIVES)
     for name, (_, params) in recipe.terms.items():
         at = (*key, "objective", name)
@@ -139,12 +147,19 @@ def _recipe(recipe: Recipe, key: Key, document: Document) -> Iterator[Problem]:
                 yield document.problem(at, f"objective {name!r} takes no parameters.", "Give a weight.")
             continue
         try:
-            need = getattr(objective(model.model_validate(params)), "need", None)
+            built = objective(model.model_validate(params))
+            need = getattr(built, "need", None)
         except ValidationError as error:
             yield from faults.problems(error, model, document, at)
             continue
         if need is not None and key != ("training",):
             yield document.problem(at, "a teacher that is fitted has no teacher itself.", "Use `sft`.")
+        elif recipe.rationale.mode == "multi_task" and (need is not None or hasattr(built, "feed")):
+            reason = "rationale.mode multi_task teaches two texts a record; this objective learns from something else."
+            yield document.problem(at, reason, "Use `sft`, or another rationale.mode.")
+        elif need is not None and need.source == "stored" and recipe.rationale.mode == "in_answer":
+            reason = "stored signals are of the answers alone, and rationale.mode in_answer trains on more."
+            yield document.problem(at, reason, "Use `signals: live`, or `rationale: {mode: label_only}`.")
         elif need is not None and need.source == "stored" and recipe.prompt_loss_weight:
             reason = "stored signals are of the answer's tokens alone, and prompt_loss_weight asks for more."
             yield document.problem(at, reason, "Set prompt_loss_weight to 0, or `signals: live`.")

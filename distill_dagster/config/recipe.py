@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
-from distill_dagster.config.strict import Strict, free
+from distill_dagster.config.strict import Strict, free, later
 
 
 class Term(Strict):
@@ -27,6 +27,28 @@ def _number_or_term(value: Any) -> str:
 
 #: A weight, or a weight with parameters; told apart before validation, so that a fault is named once.
 AnyTerm = Annotated[Annotated[float, Tag("number")] | Annotated[Term, Tag("term")], Discriminator(_number_or_term)]
+
+
+class EarlyStop(Strict):
+    """Stop where the validation loss no longer falls, and keep the weights of its lowest value."""
+
+    every: int = Field(default=50, ge=1, description="Optimizer steps between looks at the validation loss")
+    patience: int = Field(default=3, ge=1, description="Looks in a row without a new best before training stops")
+    min_delta: float = Field(default=0.0, ge=0, description="How much lower a loss must be to be a new best")
+    share: float = Field(default=0.5, gt=0, le=1, description="Share of the validation records (D_val) it looks at")
+
+
+class RationaleOptions(Strict):
+    """What a student learns of the teacher's explanations."""
+
+    mode: Literal["label_only", "multi_task", "in_answer"] = Field(
+        default="label_only",
+        description="label_only: nothing; multi_task: to write them as a second task (Distilling step-by-step); "
+        "in_answer: to write them before every answer",
+    )
+    weight: float = Field(
+        default=0.5, gt=0, description="multi_task: share of the explanations' loss beside the labels'"
+    )
 
 
 class Recipe(Strict):
@@ -60,6 +82,12 @@ class Recipe(Strict):
     save_precision: Literal["fp32", "fp16", "bf16"] = Field(
         default="fp32", description="Precision of the sealed weights"
     )
+    accumulate: int = later(1, ge=1, description="Batches of an optimizer step, one after the other")
+    packing: bool = later(False, description="Records behind each other instead of padded; none sees another")
+    processes: int = later(1, ge=1, description="Processes that share the batches of a step, by torchrun")
+    early_stop: EarlyStop | None = later(None, description="Stop by the loss on validation records")
+    rationale: RationaleOptions = later(RationaleOptions(), description="What is learned of the teacher's explanations")
+    device: Literal["auto", "cpu", "cuda"] = free("auto", description="Where it runs; auto: a GPU where there is one")
     checkpoint_every: int = free(100, ge=1, description="Steps between checkpoints to resume from")
     log_every: int = free(10, ge=1, description="Steps between lines of metrics.jsonl")
 
@@ -71,6 +99,20 @@ class Recipe(Strict):
         if not any(weight for weight, _ in self.terms.values()):
             raise ValueError("`objective` needs at least one term with a weight above 0")
         return self
+
+    @model_validator(mode="after")
+    def _shared_evenly(self) -> Recipe:
+        if self.accumulate % self.processes:
+            raise ValueError(
+                f"{self.processes} processes cannot share the {self.accumulate} batches of a step evenly; make "
+                f"`accumulate` a multiple of `processes`, and `batch_tokens` smaller, to keep the step's size"
+            )
+        return self
+
+    @property
+    def step_tokens(self) -> int:
+        """Most tokens of an optimizer step, padding included."""
+        return self.batch_tokens * self.accumulate
 
     @property
     def terms(self) -> dict[str, tuple[float, dict[str, Any]]]:

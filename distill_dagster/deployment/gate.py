@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean as mean
 from typing import Any
 
 from distill_dagster.config.models import GateOptions
@@ -26,19 +27,28 @@ class Finding:
     evidence: dict[str, Any]
 
 
-def floor(report: Mapping[str, Any], options: GateOptions) -> Finding:
-    """Every task with a floor reaches it, and the mean score beats mean chance by the margin."""
+def floor(report: Mapping[str, Any], options: GateOptions, candidate: Scores) -> Finding:
+    """Every task with a floor reaches it, and the mean score beats mean chance by the margin.
+
+    Args:
+        report: Content of the evaluation report, for tasks and chance.
+        options: Floors and margin.
+        candidate: `item_score` rows of the weights that would be served; a report of several seeds tells their mean.
+    """
     low: list[str] = []
+    scores = {
+        task["name"]: mean(row["score"] for row in candidate if row["task"] == task["name"]) for task in report["tasks"]
+    }
     evidence: dict[str, Any] = {}
     for task in report["tasks"]:
-        score = task["arms"]["student"]["value"]
+        score = scores[task["name"]]
         evidence[task["name"]] = {"score": score, "floor": options.floor.get(task["name"])}
         if score < options.floor.get(task["name"], 0.0):
             low.append(f"{task['name']} scores {score:.3f}, its floor is {options.floor[task['name']]:.3f}")
-    mean, chance = report["overall"]["arms"]["student"]["value"], report["overall"]["chance"]
-    evidence["overall"] = {"score": mean, "chance": chance, "margin": options.floor_over_chance}
-    if mean < chance + options.floor_over_chance:
-        low.append(f"the mean score {mean:.3f} does not beat chance {chance:.3f} by {options.floor_over_chance:.3f}")
+    overall, chance = mean(scores.values()), report["overall"]["chance"]
+    evidence["overall"] = {"score": overall, "chance": chance, "margin": options.floor_over_chance}
+    if overall < chance + options.floor_over_chance:
+        low.append(f"the mean score {overall:.3f} does not beat chance {chance:.3f} by {options.floor_over_chance:.3f}")
     return Finding("floor", not low, "; ".join(low) or "every floor is reached", evidence)
 
 

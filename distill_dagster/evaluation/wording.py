@@ -24,12 +24,16 @@ _TITLES = {
     "teacher": "Teacher",
     "linear_teacher": "Baseline, teacher data",
     "linear_gold": "Baseline, gold data",
+    "all_gold": "Gold for all of D_U",
+    "self_training": "Self-training on D_U",
 }
 _MEANINGS = {
     "student": "the distilled model: a small gold set, and the teacher's answers to inputs it had no answers for",
     "teacher": "the model that is learned from",
     "linear_teacher": "no network; the data the teacher was fitted on (D_T): word counts for labels, else nearest seed",
     "linear_gold": "no network; the small gold set (D_G): word counts for labels, else nearest seed",
+    "all_gold": "the student's twin: gold answers to every input that the teacher was asked, a ceiling",
+    "self_training": "the student's twin: the control's own answers to those inputs, no teacher",
 }
 
 

@@ -156,14 +156,18 @@ class Llama:
         grid: Grid,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Keys and values of all positions (B × heads × T × size), and what attention gives at a few (R × …)."""
-        batch, length, width = normed.shape
         own = self.heads * self.size
         both = self.linear(normed, layer.qkv[own:]).unflatten(-1, (2 * self.key_heads, self.size))
         key = self.rotate(both[..., : self.key_heads, :], angles).transpose(1, 2)
         value = both[..., self.key_heads :, :].transpose(1, 2)
         query = self.linear(normed.flatten(0, 1)[places], layer.qkv[:own]).unflatten(-1, (self.heads, self.size))
         cosine, sine = angles
-        query = self.rotate(query, (cosine[grid.columns], sine[grid.columns])) * self.size**-0.5
+        query = self.rotate(query, (cosine[grid.columns], sine[grid.columns]))
+        return key, value, self.few(query, key, value, grid)
+
+    def few(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, grid: Grid) -> torch.Tensor:
+        """What attention gives at a few positions, R × (heads · size); queries R × heads × size, already rotated."""
+        batch, length, query = key.shape[0], key.shape[2], query * self.size**-0.5
         groups = self.heads // self.key_heads
         spread = query.new_zeros(batch, grid.widest, self.heads, self.size).index_put((grid.rows, grid.slots), query)
         spread = spread.transpose(1, 2).reshape(batch, self.key_heads, groups * grid.widest, self.size)
@@ -171,7 +175,7 @@ class Llama:
         scores = scores.masked_fill(grid.unseen[:, None], float("-inf")).softmax(-1)
         mixed = torch.matmul(scores.view(batch, self.key_heads, groups * grid.widest, length), value)
         mixed = mixed.view(batch, self.heads, grid.widest, self.size).transpose(1, 2)
-        return key, value, mixed[grid.rows, grid.slots].flatten(1)
+        return mixed[grid.rows, grid.slots].flatten(1)
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """Logits of hidden states, fp32."""

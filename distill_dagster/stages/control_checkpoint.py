@@ -6,16 +6,15 @@ distillation look good.
 
 from __future__ import annotations
 
-import os
-import threading
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from distill_dagster.config.models import identity
-from distill_dagster.errors import TrainingError
-from distill_dagster.lineage.engine import Job, no_session
+from distill_dagster.config.registry import load
+from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
-from distill_dagster.stages import training
+from distill_dagster.stages import seeds, training, validation
+from distill_dagster.stages.arms.base import PACKAGE, Material, Rows
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.training.objectives.base import needs
 
@@ -30,57 +29,74 @@ def node(pipeline: PipelineContext) -> Node:
         parents=(
             Parent("data", (pipeline.data, "filtered_dataset"), {"example": ("gold",)}),
             Parent("start", (pipeline.key, "initial_student")),
+            *{entry.role: entry for entry in (*_unlabeled(pipeline), *validation.parents(pipeline))}.values(),
         ),
-        config={**identity(pipeline.config.training), "control": pipeline.config.control.model_dump()},
+        config={
+            **identity(pipeline.config.training),
+            "control": identity(pipeline.config.control),
+            **seeds.identity(pipeline),
+        },
         make=lambda job: make(job, pipeline),
         title="The equal-budget control: the same start and budget, gold only",
     )
 
 
+def _unlabeled(pipeline: PipelineContext) -> tuple[Parent, ...]:
+    """What further arms read: D_U, and how it is asked."""
+    if not pipeline.config.control.arms:
+        return ()
+    source = pipeline.source.key
+    return (
+        Parent("seeds", (source, "seed_set"), {"seed": ("unlabeled",)}),
+        Parent("prompts", (source, "prompt_set"), {"prompt": ("short",)}),
+    )
+
+
 def make(job: Job, pipeline: PipelineContext) -> None:
-    """Train the control once a multiple, side by side where there are cores; `mode: off`, or no gold: not measured."""
+    """Train the control once a multiple and seed, then every further arm; side by side where there are cores.
+
+    With `mode: off`, or without gold, nothing is measured.
+    """
     recipe, control = pipeline.config.training, pipeline.config.control
     examples = job.inputs["data"].table("example", filters=[("origin", "==", "gold")]).to_pylist()
     multiples = sorted(control.multiples, reverse=True) if control.mode == "auto" and examples else []
-    job.draft.write_json("control.json", {"measured": bool(multiples), "multiples": sorted(multiples)})
-    stop = threading.Event()
-    first = max(multiples, default=1)
+    arms = list(control.arms) if multiples else []
+    measured = {"measured": bool(multiples), "multiples": sorted(multiples)}
+    job.draft.write_json("control.json", {**measured, "arms": arms} if arms else measured)
+    # Gold has no teacher: whatever the student learns from one, its twin learns from labels alone.
+    objective = {"sft": 1.0} if needs(recipe) else recipe.objective
+    looked = validation.examples(job, pipeline) if multiples else []
 
-    def train(multiple: int) -> None:
-        # Gold has no teacher: whatever the student learns from one, its twin learns from labels alone.
-        objective = {"sft": 1.0} if needs(recipe) else recipe.objective
-        longer = recipe.model_copy(update={"steps": recipe.steps * multiple, "objective": objective})
-        job.notes[f"training_{multiple}x"] = training.run(
-            _watched(job, stop, talks=multiple == first),
-            examples=examples,
-            start=job.inputs["start"].local("model"),
+    def training_of(name: str, multiple: int, index: int, rows: Rows) -> Callable[[Job], dict[str, Any]]:
+        longer = seeds.recipe(recipe, index).model_copy(
+            update={"steps": recipe.steps * multiple, "objective": objective}
+        )
+        return lambda own: training.run(
+            own,
+            examples=rows,
+            start=seeds.start(job.inputs["start"], index),
             recipe=longer,
-            out=job.draft.content / f"model_{multiple}x",
-            name=f"control_{multiple}x",
+            out=job.draft.content / f"model_{name}{seeds.suffix(index)}",
+            name=f"control_{name}{seeds.suffix(index)}",
+            validation=looked,
         )
 
-    with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // recipe.threads)) as pool:
-        runs = [pool.submit(train, multiple) for multiple in multiples]
-        try:
-            for run in as_completed(runs):
-                run.result()
-        except BaseException:
-            # The others end at their next logged step instead of training on for a stage that has failed.
-            stop.set()
-            for run in runs:
-                run.cancel()
-            raise
+    def side_by_side(names: Mapping[str, int], rows: Callable[[str, int], Rows]) -> None:
+        runs = {
+            f"training_{name}{seeds.suffix(index)}": training_of(name, multiple, index, rows(name, index))
+            for name, multiple in names.items()
+            for index in range(pipeline.config.evaluation.seeds)
+        }
+        seeds.side_by_side(job, runs, recipe.threads)
+
+    side_by_side({f"{multiple}x": multiple for multiple in multiples}, lambda name, index: examples)
+    side_by_side(dict.fromkeys(arms, 1), lambda name, index: _arm(job, pipeline, name, examples, index))
     job.notes["counts"] = {"examples": len(examples)}
 
 
-def _watched(job: Job, stop: threading.Event, talks: bool) -> Job:
-    """The job as one of several trainings sees it: it ends on `stop`, and only one talks to Dagster and the bar."""
-
-    def progress(done: int, total: int | None, note: str = "") -> None:
-        if stop.is_set():
-            raise TrainingError(f"{job.node.key[0]}/{job.node.key[1]}", "stopped, because another control failed.", "")
-        if talks:
-            job.progress(done, total, note)
-
-    session = job.services.training_session if talks else no_session
-    return replace(job, services=replace(job.services, progress=progress, training_session=session))
+def _arm(job: Job, pipeline: PipelineContext, name: str, gold: Rows, index: int) -> Rows:
+    """What a further arm of one seed learns from."""
+    arm = load(PACKAGE, name, "Arm", "control.arms")()
+    rows = arm(Material(job, pipeline, gold, job.draft.content / f"model_1x{seeds.suffix(index)}"))
+    job.notes.setdefault("arms", {}).setdefault(name, {"examples": len(rows)})
+    return rows

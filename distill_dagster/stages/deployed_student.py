@@ -47,7 +47,7 @@ def findings(
     """
     options = pipeline.config.gate
     content = json.loads(report.local("report.json").read_text("utf-8"))
-    candidate = report.table("item_score", filters=[("arm", "==", "student")]).to_pylist()
+    candidate = _served_scores(report, content)
     promotions = Ledger(store).promotions(pipeline.key, pipeline.config.deploy.alias)
     references: dict[str, Any] = {}
     for name, entries in (("last", promotions[-1:]), ("first", promotions[:1])):
@@ -56,11 +56,20 @@ def findings(
             if payload["student"] == student or payload["report"] == report.version:
                 continue
             champion = store.open((pipeline.key, "eval_report"), payload["report"])
-            references[name] = champion.table("item_score", filters=[("arm", "==", "student")]).to_pylist()
+            references[name] = _served_scores(champion)
     return [
-        gate.floor(content, options),
+        gate.floor(content, options, candidate),
         gate.no_regression(candidate, references, options, pipeline.config.evaluation.level),
     ]
+
+
+def _served_scores(report: Version, content: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """The item scores of the very weights that are served: with several seeds, those of one."""
+    said = content or json.loads(report.local("report.json").read_text("utf-8"))
+    wanted: list[Any] = [("arm", "==", "student")]
+    if "served_seed" in said:
+        wanted.append(("seed", "==", said["served_seed"]))
+    return report.table("item_score", filters=wanted).to_pylist()
 
 
 def make(job: Job, pipeline: PipelineContext) -> None:

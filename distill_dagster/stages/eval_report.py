@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from distill_dagster.config.styles import ALWAYS
 from distill_dagster.domains.base import Task
 from distill_dagster.evaluation import baselines, metrics, protocol, report
-from distill_dagster.evaluation.examine_model import measure
 from distill_dagster.knowledge import prompts as prompting
 from distill_dagster.knowledge.base import Question
 from distill_dagster.lineage import laws
@@ -17,8 +17,8 @@ from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.records import tables
 from distill_dagster.records.messages import text_of
-from distill_dagster.stages import egress, teaching
-from distill_dagster.stages.context import PipelineContext, facts_of, prompts_by
+from distill_dagster.stages import egress, examination, seeds, teaching
+from distill_dagster.stages.context import PipelineContext, prompts_by
 from distill_dagster.stages.teacher_outputs import call_row, call_summary
 from distill_dagster.storage.store import Version
 from distill_dagster.teachers import recorded
@@ -67,8 +67,13 @@ def make(job: Job, pipeline: PipelineContext) -> None:
     items = test_items(job.inputs["evals"], set(tasks), options.max_items)
     outputs, resources = _model_outputs(job, pipeline, items)
     if options.baselines:
-        outputs |= _baseline_outputs(job, items, tasks)
-    scores = {arm: _scores(pipeline, items, answers, outputs["teacher"]) for arm, answers in outputs.items()}
+        outputs |= {arm: [answers] for arm, answers in _baseline_outputs(job, items, tasks).items()}
+    # One row an arm and seed; what no seed changes has one.
+    scores = {
+        arm: [_scores(pipeline, items, answers, outputs["teacher"][0]) for answers in each]
+        for arm, each in outputs.items()
+    }
+    served = _served(job.inputs["student"])
     result = protocol.examine(
         items,
         scores,
@@ -80,9 +85,12 @@ def make(job: Job, pipeline: PipelineContext) -> None:
             resamples=options.resamples,
             level=options.level,
             resources=resources,
-            outputs={"student": outputs["student"]},
+            outputs={"student": outputs["student"][served]},
         ),
     )
+    first = pipeline.config.training.seed
+    if options.seeds > 1:
+        result.content["served_seed"] = first + served
     rows = [
         {
             "seed_record_id": item["record_id"],
@@ -90,18 +98,19 @@ def make(job: Job, pipeline: PipelineContext) -> None:
             "part": "test",
             "subject_key": item["subject_key"],
             "arm": arm,
-            "seed": pipeline.config.training.seed,
-            "output": outputs[arm][index],
-            "score": scores[arm][index],
+            "seed": first + seed,
+            "output": answers[index],
+            "score": scores[arm][seed][index],
         }
-        for arm in outputs
+        for arm, each in outputs.items()
+        for seed, answers in enumerate(each)
         for index, item in enumerate(items)
     ]
     job.draft.write_table("item_score", tables.build("item_score", rows), by="arm")
     job.draft.write_json("report.json", result.content)
     job.draft.write_json("resources.json", result.resources, side=True)
     report.to_html(
-        result, job.draft.side / "report.html", samples=_samples(pipeline, items, outputs), show_records=True
+        result, job.draft.side / "report.html", samples=_samples(pipeline, items, outputs, served), show_records=True
     )
     job.notes["counts"] = {"items": len(items), "arms": len(outputs), "tasks": laws.counts(i["task"] for i in items)}
     job.notes["scores"] = {
@@ -141,12 +150,11 @@ def notice(pipeline: PipelineContext, items: Rows) -> str:
 
 def _model_outputs(
     job: Job, pipeline: PipelineContext, items: Rows
-) -> tuple[dict[str, Sequence[str]], dict[str, dict[str, Any]]]:
-    """Answers of teacher, student and every control, and what they took."""
+) -> tuple[dict[str, list[Sequence[str]]], dict[str, dict[str, Any]]]:
+    """Answers of teacher, student and every control, once a seed, and what they took."""
     from distill_dagster.models import folder
 
-    styles, tasks = prompts_by(job.inputs["prompts"]), pipeline.tasks
-    short = [prompting.render(styles[item["task"], "short"], item) for item in items]
+    styles = prompts_by(job.inputs["prompts"])
     teacher = teaching.open_teacher(pipeline, job.inputs["teacher"])
     requests = teacher_requests(pipeline, styles, items)
     responses, calls, _ = teaching.ask(job, pipeline, teacher, requests, "teacher on test items", [[i] for i in items])
@@ -165,31 +173,52 @@ def _model_outputs(
     job.draft.write_table("call", call_table, side=True)
     egress.write(job, f"{pipeline.key}/eval_report", call_table)
     job.notes["calls"] = call_summary(rows)
-    outputs: dict[str, Sequence[str]] = {"teacher": [r.text if r.failure is None else "" for r in responses]}
+    outputs: dict[str, list[Sequence[str]]] = {"teacher": [[r.text if r.failure is None else "" for r in responses]]}
     resources: dict[str, dict[str, Any]] = {"teacher": {}}
-    folders = {"student": job.inputs["student"].local("model")}
-    control = job.inputs["control"]
-    for multiple in json.loads(control.local("control.json").read_text("utf-8"))["multiples"]:
-        folders[f"control_{multiple}"] = control.local(f"model_{multiple}x")
-    settings = [{"max_new_tokens": tasks[item["task"]].max_new_tokens} for item in items]
-    for arm, place in folders.items():
-        model = teaching.open_student(place, arm, pipeline)
-        outputs[arm], used = measure(
-            model,
-            short,
-            settings,
-            progress=lambda done, total, arm=arm: job.progress(done, total, f"{arm} on test items"),
-        )
-        resources[arm] = {
-            "parameters": folder.parameters(place),
-            "bytes": sum(path.stat().st_size for path in place.glob("*.safetensors")),
-            "seconds_per_item": used["seconds_per_item"],
-            "peak_memory_bytes": used["peak_memory_bytes"],
-        }
+    for arm, places in _folders(job, pipeline.config.evaluation.seeds).items():
+        outputs[arm] = []
+        for place in places:
+            answers, used = examination.ask_student(
+                place,
+                arm,
+                pipeline,
+                styles,
+                items,
+                progress=lambda done, total, arm=arm: job.progress(done, total, f"{arm} on test items"),
+            )
+            outputs[arm].append(answers)
+            resources.setdefault(
+                arm,
+                {
+                    "parameters": folder.parameters(place),
+                    "bytes": sum(path.stat().st_size for path in place.glob("*.safetensors")),
+                    "seconds_per_item": used["seconds_per_item"],
+                    "peak_memory_bytes": used["peak_memory_bytes"],
+                },
+            )
     place = job.inputs["teacher"]
     record = json.loads(place.local("teacher.json").read_text("utf-8"))
     resources["teacher"]["parameters"] = record.get("parameters")
     return outputs, resources
+
+
+def _served(student: Version) -> int:
+    """Which of the student's seeds is served."""
+    if "seeds.json" not in student.manifest["files"]:
+        return 0
+    return int(json.loads(student.local("seeds.json").read_text("utf-8"))["served"])
+
+
+def _folders(job: Job, count: int) -> dict[str, list[Path]]:
+    """Weights of the student and of every control, a folder a seed."""
+    student, control = job.inputs["student"], job.inputs["control"]
+    served = _served(student)
+    found = {"student": [student.local("model" if index == served else f"model_s{index}") for index in range(count)]}
+    said = json.loads(control.local("control.json").read_text("utf-8"))
+    arms = {f"control_{multiple}": f"{multiple}x" for multiple in said["multiples"]}
+    for arm, name in (arms | {arm: arm for arm in said.get("arms", ())}).items():
+        found[arm] = [control.local(f"model_{name}{seeds.suffix(index)}") for index in range(count)]
+    return found
 
 
 def teacher_requests(pipeline: PipelineContext, styles: Mapping[tuple[str, str], Any], items: Rows) -> list[Request]:
@@ -234,25 +263,16 @@ def _baseline_outputs(job: Job, items: Rows, tasks: Mapping[str, Task]) -> dict[
 
 def _scores(pipeline: PipelineContext, items: Rows, outputs: Sequence[str], teacher: Sequence[str]) -> list[float]:
     """One score an item: against gold, or, where a record has none, the token F1 with what the teacher wrote."""
-    scores = [0.0] * len(items)
-    for name, task in pipeline.tasks.items():
-        where = [index for index, item in enumerate(items) if item["task"] == name]
-        found = metrics.score_all(
-            task,
-            [outputs[index] for index in where],
-            [items[index]["answer"] for index in where],
-            [facts_of(items[index]) for index in where],
-            pipeline.source.domain.verify,
-        )
-        for index, score in zip(where, found, strict=True):
-            scores[index] = score
+    scores = examination.scores(pipeline, items, outputs)
     for index, item in enumerate(items):
         if item["answer"] is None:
             scores[index] = metrics.token_f1(outputs[index], teacher[index])
     return scores
 
 
-def _samples(pipeline: PipelineContext, items: Rows, outputs: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+def _samples(
+    pipeline: PipelineContext, items: Rows, outputs: Mapping[str, Sequence[Sequence[str]]], served: int
+) -> list[dict[str, Any]]:
     """A few items with every model's answer, where the source allows records to be shown."""
     if not pipeline.source.config.show_records:
         return []
@@ -264,7 +284,11 @@ def _samples(pipeline: PipelineContext, items: Rows, outputs: Mapping[str, Seque
                     "task": name,
                     "text": text_of(items[index]["messages"]),
                     "answer": items[index]["answer"],
-                    "outputs": {arm: outputs[arm][index] for arm in outputs if not arm.startswith("linear")},
+                    "outputs": {
+                        arm: (each[served] if len(each) > 1 else each[0])[index]
+                        for arm, each in outputs.items()
+                        if not arm.startswith("linear")
+                    },
                 }
             )
     return shown

@@ -13,7 +13,7 @@ from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.lineage.ledger import Ledger
 from distill_dagster.records.messages import text_of
-from distill_dagster.stages import classes, models, teacher_signals
+from distill_dagster.stages import classes, models, seeds, teacher_signals
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.storage.store import Store
 
@@ -45,7 +45,11 @@ def node(pipeline: PipelineContext) -> Node:
         key=(pipeline.key, "initial_student"),
         version=VERSION,
         parents=parents,
-        config={**identity(student), "seed": pipeline.config.training.seed},
+        config={
+            **identity(student),
+            "seed": pipeline.config.training.seed,
+            **(seeds.identity(pipeline) if student.base.startswith("preset:") else {}),
+        },
         outside=lambda: outside(pipeline),
         make=lambda job: make(job, pipeline),
         title="The student before training: a base model, a preset, or another pipeline's student",
@@ -106,7 +110,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         folder.check(source)
         shutil.copytree(source, target)
     elif base.startswith("preset:"):
-        _from_preset(job, pipeline, target)
+        _from_preset(job, pipeline)
     elif base == TEACHER:
         _from_model(job, pipeline, teacher_signals.weights(pipeline, job.inputs["teacher"]), target)
     else:
@@ -138,17 +142,19 @@ def _from_model(job: Job, pipeline: PipelineContext, source: Path, target: Path)
     folder.save(model, folder.load_tokenizer(source), target, "fp32")
 
 
-def _from_preset(job: Job, pipeline: PipelineContext, target: Path) -> None:
-    """A preset with random weights and a tokenizer fitted on the inputs that the student may see."""
+def _from_preset(job: Job, pipeline: PipelineContext) -> None:
+    """A preset with random weights, drawn once a seed, and a tokenizer fitted on the inputs that the student may
+    see."""
     from distill_dagster.models import folder
     from distill_dagster.training import presets, tokenizer
 
-    seeds = job.inputs["seeds"].table("seed", filters=[("part", "in", ["gold", "unlabeled"])]).to_pylist()
-    texts = [text_of(row["messages"]) for row in seeds] + [row["answer"] for row in seeds if row["answer"]]
+    rows = job.inputs["seeds"].table("seed", filters=[("part", "in", ["gold", "unlabeled"])]).to_pylist()
+    texts = [text_of(row["messages"]) for row in rows] + [row["answer"] for row in rows if row["answer"]]
     place = job.work / "tokenizer"
     name = pipeline.config.student.base.removeprefix("preset:")
     labels = classes.head_labels(pipeline, reference(pipeline), _place(pipeline))
     tokenizer.fit(texts, pipeline.config.student.vocabulary, place, encoder=bool(labels))
     words = folder.load_tokenizer(place)
-    model = presets.build(name, words, pipeline.config.training.seed, labels)
-    folder.save(model, words, target, "fp32")
+    for index in range(pipeline.config.evaluation.seeds):
+        model = presets.build(name, words, pipeline.config.training.seed + index, labels)
+        folder.save(model, words, job.draft.content / f"model{seeds.suffix(index)}", "fp32")

@@ -14,7 +14,7 @@ from distill_dagster.domains.registry import Domains, discover
 from distill_dagster.errors import ConfigError
 from distill_dagster.knowledge.base import load_kind
 from distill_dagster.lineage.engine import Made, Services, materialize
-from distill_dagster.lineage.graph import Node, ordered
+from distill_dagster.lineage.graph import Node, descendants, ordered
 from distill_dagster.settings import Settings
 from distill_dagster.stages import (
     DATA_ARTIFACTS,
@@ -164,15 +164,30 @@ class Project:
         return [node for node in self.nodes.values() if node.key in wanted]
 
     def select(self, pipeline: str, names: Sequence[str]) -> list[Node]:
-        """The nodes of a pipeline that `names` select: artifact names, or `owner/artifact`; all where empty."""
+        """The nodes of a pipeline that `names` select; all where empty.
+
+        A name is an artifact or `owner/artifact`, with `+` before it for all that it is made of and behind it for all
+        that is made of it, as Dagster's asset selection has it; several may be joined by commas.
+
+        Raises:
+            ConfigError: A name that the pipeline does not have.
+        """
         nodes = self.needed(pipeline)
         if not names:
             return nodes
         known = {node.key[1]: node for node in nodes} | {key_text(node.key): node for node in nodes}
-        for name in names:
-            if name not in known:
-                raise ConfigError("--select", f"unknown artifact {name!r}.", nearest(name, known))
-        keys = {known[name].key for name in names}
+        graph = {node.key: node for node in nodes}
+        keys: set[tuple[str, str]] = set()
+        for name in (part.strip() for text in names for part in text.split(",")):
+            bare = name.strip("+")
+            if bare not in known:
+                raise ConfigError("--select", f"unknown artifact {bare!r}.", nearest(bare, known))
+            key = known[bare].key
+            keys.add(key)
+            if name.startswith("+"):
+                keys |= {other for other in graph if key in descendants(graph, other)}
+            if name.endswith("+"):
+                keys |= set(descendants(graph, key))
         return [node for node in nodes if node.key in keys]
 
     def run(self, nodes: Iterable[Node], services: Services) -> list[Made]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 from distill_dagster.config.models import identity
+from distill_dagster.errors import TrainingError
 from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
-from distill_dagster.stages import teacher_signals, training
-from distill_dagster.stages.context import PipelineContext
+from distill_dagster.stages import examination, seeds, teacher_signals, training, validation
+from distill_dagster.stages.context import PipelineContext, prompts_by
 from distill_dagster.training.objectives.base import needs
 
 VERSION = "1"
@@ -24,8 +27,10 @@ def node(pipeline: PipelineContext) -> Node:
             Parent("data", (pipeline.data, "filtered_dataset")),
             Parent("start", (pipeline.key, "initial_student")),
             *_teachers(pipeline),
+            # The one that is served of several is chosen on the validation items as well.
+            *validation.parents(pipeline, also=pipeline.config.evaluation.seeds > 1),
         ),
-        config=identity(pipeline.config.training),
+        config={**identity(pipeline.config.training), **seeds.identity(pipeline)},
         make=lambda job: make(job, pipeline),
         title="The student after training on gold and teacher examples",
     )
@@ -52,18 +57,59 @@ def _teaching(job: Job, pipeline: PipelineContext) -> dict[str, Any]:
 
 
 def make(job: Job, pipeline: PipelineContext) -> None:
-    """Train the student in its own process."""
-    recipe = pipeline.config.training
+    """Train the student in its own process, once a seed."""
+    recipe, count = pipeline.config.training, pipeline.config.evaluation.seeds
     examples = job.inputs["data"].table("example").to_pylist()
     gold = [row for row in examples if row["origin"] == "gold"]
     repeated = examples + gold * (recipe.gold_repeat - 1)
-    job.notes["training"] = training.run(
-        job,
-        examples=repeated,
-        start=job.inputs["start"].local("model"),
-        recipe=recipe,
-        out=job.draft.content / "model",
-        name="student",
-        teaching=_teaching(job, pipeline),
-    )
+    if recipe.rationale.mode != "label_only" and not any(row["rationale"] for row in examples):
+        raise TrainingError(
+            f"{pipeline.key}/student_checkpoint",
+            f"rationale.mode is {recipe.rationale.mode}, and no example has an explanation.",
+            "Ask for them: `knowledge: [{name: labeling, rationale: true}]`, with a teacher that gives them.",
+        )
+    teaching = _teaching(job, pipeline)
+    looked = validation.examples(job, pipeline)
+
+    def training_of(index: int) -> Callable[[Job], dict[str, Any]]:
+        return lambda own: training.run(
+            own,
+            examples=repeated,
+            start=seeds.start(job.inputs["start"], index),
+            recipe=seeds.recipe(recipe, index),
+            out=job.draft.content / (f"model_s{index}" if count > 1 else "model"),
+            name=f"student{seeds.suffix(index)}",
+            teaching=teaching,
+            validation=looked,
+        )
+
+    runs = {f"training{seeds.suffix(index)}": training_of(index) for index in range(count)}
+    seeds.side_by_side(job, runs, recipe.threads)
+    if count > 1:
+        _serve_median(job, pipeline, count)
     job.notes["counts"] = {"examples": len(examples), "origins": laws.counts(row["origin"] for row in examples)}
+
+
+def _serve_median(job: Job, pipeline: PipelineContext, count: int) -> None:
+    """Put the seed with the median score on D_val where the served weights lie; without D_val, the first.
+
+    The median and not the best, so that the report of all seeds speaks of what is served (DESIGN.md 9).
+    """
+    tasks = pipeline.tasks
+    rows = job.inputs["evals"].table("seed", filters=[("part", "==", "validation")]).to_pylist()
+    items = [row for row in rows if row["task"] in tasks and row["answer"] is not None]
+    means: list[float] = []
+    for index in range(count if items else 0):
+        answers, _ = examination.ask_student(
+            job.draft.content / f"model_s{index}",
+            f"student, seed {index}",
+            pipeline,
+            prompts_by(job.inputs["prompts"]),
+            items,
+            progress=lambda done, total, index=index: job.progress(done, total, f"seed {index} on D_val"),
+        )
+        means.append(math.fsum(examination.scores(pipeline, items, answers)) / len(items))
+    served = seeds.median(means) if means else 0
+    (job.draft.content / f"model_s{served}").rename(job.draft.content / "model")
+    job.draft.write_json("seeds.json", {"served": served, "validation": means, "items": len(items)})
+    job.notes["seeds"] = {"served": served, "validation": means, "items": len(items)}

@@ -14,7 +14,7 @@ from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.records.messages import as_chat, message, text_of
 from distill_dagster.records.tables import build
 from distill_dagster.stages import classes, models, training
-from distill_dagster.stages.context import PipelineContext, prompts_by
+from distill_dagster.stages.context import PipelineContext, Row, prompts_by
 from distill_dagster.storage.store import Version
 from distill_dagster.teachers import recorded
 
@@ -176,27 +176,30 @@ def gold_examples(seeds: Version, prompts: Version, part: str, domain: Domain) -
     The system role comes from the template alone; record text stays in the user role.
     """
     styles = prompts_by(prompts)
-    rows = []
-    for seed in seeds.table("seed", filters=[("part", "==", part)]).to_pylist():
-        if seed["answer"] is None:
-            continue
-        chat = prompting.render(styles[seed["task"], "short"], seed)
-        rows.append(
-            {
-                "origin": "gold",
-                "seed_no": seed["seed_no"],
-                "seed_record_id": seed["record_id"],
-                "call_no": None,
-                "task": seed["task"],
-                "split": "train",
-                "messages": [*(message(m["role"], m["content"]) for m in chat), message("assistant", seed["answer"])],
-                "weight": 1.0,
-                "licence": seed["licence"],
-                "source_id": seed["source_id"],
-                "subject_key": seed["subject_key"],
-            }
-        )
+    rows = [
+        example_row(seed, styles[seed["task"], "short"], seed["answer"])
+        for seed in seeds.table("seed", filters=[("part", "==", part)]).to_pylist()
+        if seed["answer"] is not None
+    ]
     return build("example", rows).to_pylist()
+
+
+def example_row(seed: Row, prompt: Row, answer: str, origin: str = "gold") -> dict[str, Any]:
+    """A seed record with an answer to train on, as an EXAMPLE row without its identity."""
+    chat = prompting.render(prompt, seed)
+    return {
+        "origin": origin,
+        "seed_no": seed["seed_no"],
+        "seed_record_id": seed["record_id"],
+        "call_no": None,
+        "task": seed["task"],
+        "split": "train",
+        "messages": [*(message(m["role"], m["content"]) for m in chat), message("assistant", answer)],
+        "weight": 1.0,
+        "licence": seed["licence"],
+        "source_id": seed["source_id"],
+        "subject_key": seed["subject_key"],
+    }
 
 
 def chats(examples: list[dict[str, Any]]) -> list[list[dict[str, str]]]:

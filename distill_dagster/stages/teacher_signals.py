@@ -176,8 +176,8 @@ def break_even(tokens: int, seconds: float, all_tokens: int, recipe: Recipe) -> 
     if not tokens or not all_tokens:
         return {"break_even": "nothing was asked: stored signals cost this run no teacher work"}
     a_token = seconds / tokens
-    epochs = recipe.steps * recipe.batch_tokens / all_tokens
-    live = a_token * recipe.steps * recipe.batch_tokens
+    epochs = recipe.steps * recipe.step_tokens / all_tokens
+    live = a_token * recipe.steps * recipe.step_tokens
     text = (
         f"capture: {seconds:.1f} s once; a live teacher: about {a_token * all_tokens:.1f} s an epoch, "
         f"{live:.1f} s for a student of {epochs:.1f} epochs; stored signals pay from epoch "

@@ -26,20 +26,22 @@ def run(
     vocabulary: int = 2048,
     name: str = "train",
     teaching: Mapping[str, Any] | None = None,
+    validation: Sequence[dict[str, Any]] = (),
     labels: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train a model on EXAMPLE rows and put its folder at `out`.
 
     The work folder outlives a crash, so the same action resumes from its last checkpoint. `teaching` names what a
-    teacher says beyond text, as `distill_dagster.training.process` takes it: `signals`, `teacher`. `labels` are those
-    of the head that an encoder without one gets.
+    teacher says beyond text, as `distill_dagster.training.process` takes it: `signals`, `teacher`. `validation` are
+    EXAMPLE rows whose loss is measured, and by which `early_stop` stops. `labels` are those of the head that an encoder
+    without one gets.
 
     Returns:
         The trainer's summary: steps, tokens, last loss, seconds.
     """
     import pyarrow.parquet as pq
 
-    from distill_dagster.training import launch
+    from distill_dagster.training import launch, rationale
 
     if not examples:
         raise TrainingError(
@@ -50,7 +52,7 @@ def run(
     work = job.work / name
     work.mkdir(parents=True, exist_ok=True)
     data = work / "examples.parquet"
-    pq.write_table(build("example", examples), data)
+    pq.write_table(build("example", rationale.rows(examples, recipe.rationale)), data)
     model_out = work / "model"
     task = {
         "examples": str(data),
@@ -61,6 +63,9 @@ def run(
         "name": f"{job.node.key[0]}/{job.node.key[1]}",
         **(teaching or {}),
     }
+    if validation:
+        pq.write_table(build("example", validation), work / "validation.parquet")
+        task["validation"] = str(work / "validation.parquet")
     with job.services.training_session() as env:
         summary = launch.launch(
             task,

@@ -78,8 +78,14 @@ def _number(chat: Chat, numbers: dict[str, int]) -> int:
     return numbers[said]
 
 
-def refuse_feeds(recipe: Recipe) -> None:
-    """TrainingError where an objective learns from what its student writes, or from other batches than the records."""
+def refuse_text(recipe: Recipe) -> None:
+    """TrainingError where a recipe wants its student to write: explanations, or text that an objective learns from."""
+    if recipe.rationale.mode != "label_only":
+        raise TrainingError(
+            "training.rationale.mode",
+            f"{recipe.rationale.mode}: a classifier explains nothing.",
+            "Leave `rationale` out, or take a causal student.",
+        )
     for name, (weight, params) in recipe.terms.items():
         feed = getattr(build(name, params), "feed", DEFAULT) if weight else DEFAULT
         if feed != DEFAULT:
@@ -117,13 +123,14 @@ def classified(model: PreTrainedModel, examples: list[Example], padding: int, pr
     for row, example in enumerate(examples):
         ids[row, : len(example.ids)] = torch.tensor(example.ids)
         mask[row, : len(example.ids)] = 1
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        logits = model(input_ids=ids, attention_mask=mask).logits
+    device = model.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
     return Positions(
         hidden=logits.float(),
-        labels=torch.tensor([example.label or 0 for example in examples]),
-        weights=torch.tensor([example.weights[-1] for example in examples]),
-        rows=torch.arange(len(examples)),
+        labels=torch.tensor([example.label or 0 for example in examples], device=device),
+        weights=torch.tensor([example.weights[-1] for example in examples], device=device),
+        rows=torch.arange(len(examples), device=device),
         examples=examples,
         project=lambda states: states,
     )

@@ -163,11 +163,11 @@ def _common(left: Sequence[int], right: Sequence[int]) -> int:
     return min(len(left), len(right))
 
 
-def batches(lengths: Sequence[int], batch_tokens: int, seed: int) -> Iterator[list[int]]:
+def batches(lengths: Sequence[int], batch_tokens: int, seed: int, packed: bool = False) -> Iterator[list[int]]:
     """Endless batches of indices; every epoch takes each index once, in an order that `seed` and the epoch decide.
 
     Indices of like length go together, so little is padded; a batch times its longest member is at most
-    `batch_tokens`.
+    `batch_tokens`. Where batches are packed nothing is padded: lengths are mixed, and their sum is at most that.
 
     Raises:
         TrainingError: Nothing to batch, or an example longer than a batch.
@@ -183,7 +183,7 @@ def batches(lengths: Sequence[int], batch_tokens: int, seed: int) -> Iterator[li
         )
     epoch = 0
     while True:
-        yield from _epoch(lengths, batch_tokens, random.Random(f"{seed}/{epoch}"))
+        yield from (_mixed if packed else _epoch)(lengths, batch_tokens, random.Random(f"{seed}/{epoch}"))
         epoch += 1
 
 
@@ -199,4 +199,18 @@ def _epoch(lengths: Sequence[int], batch_tokens: int, rng: random.Random) -> lis
             longest = lengths[index]
         groups[-1].append(index)
     rng.shuffle(groups)
+    return groups
+
+
+def _mixed(lengths: Sequence[int], batch_tokens: int, rng: random.Random) -> list[list[int]]:
+    order = list(range(len(lengths)))
+    rng.shuffle(order)
+    groups: list[list[int]] = [[]]
+    held = 0
+    for index in order:
+        held += lengths[index]
+        if held > batch_tokens:
+            groups.append([])
+            held = lengths[index]
+        groups[-1].append(index)
     return groups

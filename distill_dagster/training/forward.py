@@ -7,12 +7,14 @@ scale or cap their logits). A classifier has its own way: `distill_dagster.train
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from distill_dagster.models import llama
+from distill_dagster.models import llama, packed
 from distill_dagster.models.classifier import is_classifier
+from distill_dagster.training import packing
 from distill_dagster.training.classify import classified
 from distill_dagster.training.data import Example
 from distill_dagster.training.objectives.base import Positions
@@ -57,40 +59,86 @@ class Forward:
     Args:
         model: A causal language model, or a classifier.
         precision: fp32, or bf16 (matrix products in bf16, weights and sums in fp32).
+        packing: Examples behind each other instead of padded, where the model gives the same numbers so.
     """
 
-    def __init__(self, model: PreTrainedModel, precision: str = "fp32") -> None:
+    def __init__(self, model: PreTrainedModel, precision: str = "fp32", packing: bool = False) -> None:
         self.model = model
         self.precision = precision
+        self.packing = packing
         self.way = "classifier" if is_classifier(model) else "unknown"
+        #: Whether batches are packed; None before the first one of several examples.
+        self.packs: bool | None = None if packing and self.way == "unknown" else False
 
     def __call__(self, examples: list[Example], padding: int) -> Positions:
-        """The positions of a batch that carry a loss; there may be none."""
+        """The positions of a batch that carry a loss, example by example; there may be none."""
         if self.way == "classifier":
             return classified(self.model, examples, padding, self.precision)
-        ids, weights = pad(examples, padding)
-        places, labels, weight, rows = positions(ids, weights)
         if self.way == "unknown":
-            self.way = self._choose(ids[:2], torch.arange(ids[:2].numel()))
+            ids = pad(examples, padding)[0][:2].to(self.model.device)
+            self.way = self._choose(ids, torch.arange(ids.numel(), device=ids.device))
+        if self.packs is None and len(examples) > 1:
+            self.packs = self._agrees(examples, padding)
+        return self._padded(examples, padding) if not self.packs else self._packed(examples, padding)
+
+    def _padded(self, examples: list[Example], padding: int) -> Positions:
+        ids, weights = pad(examples, padding)
+        found = positions(ids, weights)
         view = llama.Llama(self.model, self.precision == "bf16") if self.way == "llama" else None
+        places, *others = (part.to(self.model.device) for part in found)
+        return self._said(self._hidden(ids.to(self.model.device), places, view), others, examples, view)
+
+    def _packed(self, examples: list[Example], padding: int, width: int | None = None) -> Positions:
+        if self.way == "llama":
+            view = packed.Packed(self.model, self.precision == "bf16")
+            line = packing.line(examples)
+            return self._said(view.line(line.ids, line.columns, line.rows, line.places), line.others, examples, view)
+        rows = packing.rows(examples, padding, width)
+        ids, columns, places, *others = (
+            part.to(self.model.device) for part in (rows.ids, rows.columns, rows.places, *rows.others)
+        )
+        return self._said(self._hidden(ids, places, None, position_ids=columns), others, examples, None)
+
+    def _said(
+        self, hidden: torch.Tensor, others: Sequence[torch.Tensor], examples: list[Example], view: llama.Llama | None
+    ) -> Positions:
+        labels, weights, rows = others
         return Positions(
-            hidden=self._hidden(ids, places, view),
+            hidden=hidden,
             labels=labels,
-            weights=weight,
+            weights=weights,
             rows=rows,
             examples=examples,
             project=lambda states: self._project(states, view),
             head=self._head(view),
         )
 
-    def _hidden(self, ids: torch.Tensor, places: torch.Tensor, view: llama.Llama | None) -> torch.Tensor:
+    @torch.no_grad()
+    def _agrees(self, examples: list[Example], padding: int) -> bool:
+        """Whether this model gives packed examples the states of padded ones, in fp32 and without dropout."""
+        training, precision = self.model.training, self.precision
+        self.model.eval()
+        self.precision = "fp32"
+        try:
+            some = examples[:8]
+            expected = self._padded(some, padding).hidden.float()
+            # One row for all: in shorter ones they might stand alone, and nothing would be shown.
+            got = self._packed(some, padding, sum(len(example.ids) for example in some)).hidden.float()
+            return got.shape == expected.shape and bool((got - expected).norm() <= TOLERANCE * expected.norm())
+        except (AttributeError, TypeError):
+            return False
+        finally:
+            self.model.train(training)
+            self.precision = precision
+
+    def _hidden(self, ids: torch.Tensor, places: torch.Tensor, view: llama.Llama | None, **more: Any) -> torch.Tensor:
         if view is not None:
             return view.hidden(ids, places)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
+        with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             if self.way == "decoder":
-                states = self.model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+                states = self.model.get_decoder()(input_ids=ids, use_cache=False, **more).last_hidden_state
             else:
-                states = self.model(input_ids=ids, use_cache=False).logits
+                states = self.model(input_ids=ids, use_cache=False, **more).logits
         return states.flatten(0, 1)[places]
 
     def _project(self, states: torch.Tensor, view: llama.Llama | None) -> torch.Tensor:
@@ -98,7 +146,7 @@ class Forward:
             return view.logits(states)
         if self.way == "whole":
             return states
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
+        with torch.autocast(states.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             return self.model.get_output_embeddings()(states)  # pyright: ignore[reportOptionalCall]
 
     def _head(self, view: llama.Llama | None) -> tuple[torch.Tensor, torch.Tensor | None] | None:

@@ -69,7 +69,7 @@ def launch(
     metrics = _Follow(folder / METRICS, int(task["recipe"].get("steps", 0)), progress)
     with log.open("ab") as output, _sigterm_raises():
         child = (start or subprocess.Popen)(
-            [sys.executable, "-m", "distill_dagster.training.process", str(folder / "task.json")],
+            _command(int(task["recipe"].get("processes") or 1), folder / "task.json"),
             env=variables,
             stdin=subprocess.PIPE,
             stdout=output,
@@ -88,16 +88,27 @@ def launch(
         tail = _tail(log, from_here)
         if child.returncode == HELD:
             raise LeaseError(place, tail or "another process trains in this folder.")
+        memory = "Where nobody killed it, the machine was out of memory: lower training.batch_tokens or max_length. "
         raise TrainingError(
             place,
             f"the training process ended with {_status(child.returncode)} and left no result. {tail}".strip(),
-            f"See {log}. Run again: it resumes from its last checkpoint.",
+            f"{memory if child.returncode == -signal.SIGKILL else ''}See {log}. Run again: it resumes from its last "
+            "checkpoint.",
         )
     if not result["ok"]:
         kind = getattr(errors, str(result.get("kind")), TrainingError)
         kind = kind if isinstance(kind, type) and issubclass(kind, DistillError) else TrainingError
         raise kind(result["place"], result["reason"], result["next_step"])
     return result["summary"]
+
+
+def _command(processes: int, task: Path) -> list[str]:
+    """What is started: the training process, or torchrun with several of them on this machine."""
+    module = ["-m", "distill_dagster.training.process", str(task)]
+    if processes == 1:
+        return [sys.executable, *module]
+    run = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return [sys.executable, *run, *module]
 
 
 def end(child: Any) -> None:

@@ -16,7 +16,8 @@ TASK.json:
 
 `result.json` says `{ok: true, summary}` or `{ok: false, kind, place, reason, next_step}`. Exit status: 0 done,
 1 failed, 3 another process holds the work folder, 75 the parent is gone. The same command runs under torchrun,
-Ray or Slurm; only rank 0 reports to Dagster, through Pipes, where Dagster started it.
+Ray or Slurm: the processes share the batches of each step, and rank 0 alone writes and reports to Dagster, through
+Pipes, where Dagster started it. Where one fails, it writes `result.json`, and torchrun ends the others.
 """
 
 from __future__ import annotations
@@ -54,10 +55,12 @@ def main(arguments: list[str] | None = None) -> int:
     if len(given) != 1:
         print("usage: python -m distill_dagster.training.process TASK.json", file=sys.stderr)
         return 1
-    if os.environ.get(WATCH) == "1":
-        watch()
+    if os.environ.get(WATCH) == "1" or _several():
+        watch(stdin=os.environ.get(WATCH) == "1")
     task = json.loads(Path(given[0]).read_text(encoding="utf-8"))
     work = Path(task["work"])
+    if _rank():  # The first holds the folder for all.
+        return _held(task, work)
     try:
         with lease(work, "training"):
             return _held(task, work)
@@ -66,8 +69,17 @@ def main(arguments: list[str] | None = None) -> int:
         return HELD
 
 
+def _several() -> bool:
+    return int(os.environ.get("WORLD_SIZE") or 1) > 1
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK") or 0)
+
+
 def _held(task: dict[str, Any], work: Path) -> int:
-    (work / RESULT).unlink(missing_ok=True)
+    if not _rank():
+        (work / RESULT).unlink(missing_ok=True)
     try:
         with _reporting() as report:
             result: dict[str, Any] = {"ok": True, "summary": run(task, report)}
@@ -81,13 +93,20 @@ def _held(task: dict[str, Any], work: Path) -> int:
         }
     except Exception as error:
         traceback.print_exc()
+        # What gloo and NCCL say where another process is gone.
+        lost = "another process of this run was lost. " if "onnection" in str(error) and _several() else ""
         result = {
             "ok": False,
             "kind": "TrainingError",
             "place": str(task.get("name") or work),
-            "reason": f"{type(error).__name__}: {error}.",
-            "next_step": f"The whole traceback is in {work / 'log.txt'}.",
+            "reason": f"{lost}{type(error).__name__}: {error}.",
+            "next_step": ("Run again: it resumes from its last checkpoint. " if lost else "")
+            + f"The whole traceback is in {work / 'log.txt'}.",
         }
+    if result["ok"] and _rank():
+        return 0
+    if not result["ok"] and (work / RESULT).exists():
+        return 1  # Another process failed first, and this one for want of it.
     result["attempt"] = os.environ.get(ATTEMPT)
     write_bytes(work / RESULT, json.dumps(result, indent=2, sort_keys=True).encode())
     return 0 if result["ok"] else 1
@@ -99,19 +118,30 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
     from distill_dagster.models import classifier
     from distill_dagster.models import folder as folders
     from distill_dagster.training import classify, data, trainer
+    from distill_dagster.training.world import World
 
     recipe = Recipe(**task["recipe"])
+    place = str(task.get("name") or task["work"])
+    # Without it cuBLAS refuses to be deterministic; it must be set before a GPU is touched.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    world = World.join(recipe.device)
+    if recipe.accumulate % world.size:
+        raise TrainingError(
+            place,
+            f"{world.size} processes cannot share the {recipe.accumulate} batches of a step evenly.",
+            "Make training.accumulate a multiple of the processes, and batch_tokens smaller to keep the step's size.",
+        )
     model, tokenizer = start(task["base"], recipe.seed)
     if recipe.max_length > folders.context_length(model):
         raise TrainingError(
-            str(task.get("name") or task["work"]),
+            place,
             f"max_length {recipe.max_length} is more than the model's context, {folders.context_length(model)} tokens.",
             "Lower training.max_length.",
         )
     template, too_long = task.get("template") or "chat", task.get("too_long") or "error"
     labels = classifier.labels(model)
     if labels:
-        classify.refuse_feeds(recipe)
+        classify.refuse_text(recipe)
 
     def encoded(file: str) -> data.Encoded:
         if labels:
@@ -130,8 +160,11 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
         task["work"],
         validation=validation,
         progress=report,
-        signals=_signals(task, tokenizer, template, labels),
+        signals=_signals(task, tokenizer, template, world.device, labels),
+        world=world,
     )
+    if not world.first:
+        return summary
     summary |= {"dropped_too_long": len(examples.dropped), "template": None if labels else template}
     if labels:
         summary["labels"] = len(labels)
@@ -146,7 +179,9 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
     return summary
 
 
-def _signals(task: dict[str, Any], tokenizer: Any, template: Any, labels: tuple[str, ...] = ()) -> list[Any]:
+def _signals(
+    task: dict[str, Any], tokenizer: Any, template: Any, device: Any, labels: tuple[str, ...] = ()
+) -> list[Any]:
     """Where objectives that ask for more than text find it."""
     found: list[Any] = []
     if task.get("signals"):
@@ -158,12 +193,14 @@ def _signals(task: dict[str, Any], tokenizer: Any, template: Any, labels: tuple[
         from distill_dagster.training.signals.live_classes import LiveClassifier
 
         said = task["teacher"]
-        found.append(LiveClassifier(Path(said["path"]), labels, said.get("dtype") or "fp32"))
+        found.append(LiveClassifier(Path(said["path"]), labels, said.get("dtype") or "fp32", device))
     elif task.get("teacher"):
         from distill_dagster.training.signals.live import LiveTeacher
 
         said = task["teacher"]
-        found.append(LiveTeacher(Path(said["path"]), tokenizer, said.get("dtype") or "fp32"))
+        teacher = LiveTeacher(Path(said["path"]), tokenizer, said.get("dtype") or "fp32")
+        teacher.model.to(device)
+        found.append(teacher)
     return found
 
 
@@ -212,13 +249,16 @@ def _reporting() -> Iterator[Report | None]:
         yield report
 
 
-def watch() -> None:
-    """End this process at once when its parent goes: its standard input closes, or another process adopts it."""
+def watch(stdin: bool = True) -> None:
+    """End this process at once when its parent goes: its standard input closes, or another process adopts it.
+
+    Without `stdin` only the second counts, where nobody holds standard input open.
+    """
     parent = os.getppid()
 
     def wait() -> None:
         while os.getppid() == parent:
-            readable, _, _ = select.select([0], [], [], 1.0)
+            readable, _, _ = select.select([0] if stdin else [], [], [], 1.0)
             if readable and not os.read(0, 4096):
                 break
         os._exit(ORPHANED)

@@ -17,13 +17,16 @@ import torch
 from distill_dagster.config.models import Recipe, identity
 from distill_dagster.errors import TrainingError
 from distill_dagster.records.identity import digest
-from distill_dagster.training import checkpoint, metrics
+from distill_dagster.training import checkpoint, memory, metrics, rationale
 from distill_dagster.training.data import Example
+from distill_dagster.training.early_stop import Stopping
 from distill_dagster.training.feeds.base import Setting
 from distill_dagster.training.feeds.base import build as build_feed
 from distill_dagster.training.forward import Forward
 from distill_dagster.training.objectives.base import Positions, build
 from distill_dagster.training.schedule import rate
+from distill_dagster.training.shares import shares
+from distill_dagster.training.world import World, device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -61,6 +64,7 @@ def train(
     validation: Sequence[Example] = (),
     progress: Progress | None = None,
     signals: Sequence[Signals] = (),
+    world: World | None = None,
 ) -> dict[str, Any]:
     """Train `model` in place, with AdamW (Loshchilov & Hutter 2019; no decay on norms and embeddings).
 
@@ -71,39 +75,52 @@ def train(
         recipe: Objective terms, steps, batch size, schedule, seed, threads, precision.
         folder: Work folder for `metrics.jsonl` and the last checkpoint. A run with the same model, examples and
             recipe resumes from it; a checkpoint of any other run is removed.
-        validation: Encoded records whose loss is measured before and after.
+        validation: Encoded records whose loss is measured before and after, and by which `early_stop` stops.
         progress: Called with (step, steps, loss) at every logged step.
         signals: What a teacher says about examples, for objectives that ask for more than text.
+        world: The processes that train together; this one alone, on the recipe's device, by default.
 
     Returns:
         Summary: steps, loss of the first and last logged steps, tokens, epochs, seconds, tokens a second, parameters.
+        With `early_stop` the model has the weights of the lowest validation loss, and the summary says which and why.
 
     Raises:
-        TrainingError: A loss or gradient that is not finite, or a batch without any position to learn from.
+        TrainingError: A loss or gradient that is not finite, a batch without any position to learn from, no memory
+            left, or `early_stop` without validation records.
     """
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    with _settled(recipe):
-        return _Run(model, tokenizer, examples, recipe, path, signals).go(validation, progress)
+    world = world or World(device=device(recipe.device))
+    with _settled(recipe, world), memory.told(str(path), recipe, (), str(world.device)):
+        model.to(world.device)  # pyright: ignore[reportArgumentType]
+        summary = _Run(model, tokenizer, examples, recipe, path, signals, world).go(validation, progress)
+        model.to("cpu")  # pyright: ignore[reportArgumentType]
+        return summary
 
 
 @contextmanager
-def _settled(recipe: Recipe) -> Iterator[None]:
+def _settled(recipe: Recipe, world: World) -> Iterator[None]:
     """Deterministic kernels, the recipe's threads and seed; all put back afterwards."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     settings: Any = torch.utils.deterministic
     fill = settings.fill_uninitialized_memory
     torch.set_num_threads(recipe.threads)
-    torch.use_deterministic_algorithms(True)
+    # Some operations have no deterministic kernel on a GPU; there the same bytes are not promised.
+    torch.use_deterministic_algorithms(True, warn_only=world.device.type == "cuda")
     settings.fill_uninitialized_memory = False
     try:
-        with torch.random.fork_rng(devices=[]):
+        with _own_random(world):
             torch.manual_seed(recipe.seed)
             yield
     finally:
         settings.fill_uninitialized_memory = fill
         torch.use_deterministic_algorithms(deterministic)
         torch.set_num_threads(threads)
+
+
+def _own_random(world: World) -> Any:
+    """Random numbers drawn inside leave those outside as they were."""
+    return torch.random.fork_rng(devices=[world.device] if world.device.type == "cuda" else [])
 
 
 class _Run:
@@ -117,16 +134,21 @@ class _Run:
         recipe: Recipe,
         folder: Path,
         signals: Sequence[Signals] = (),
+        world: World | None = None,
     ) -> None:
         self.model, self.recipe, self.folder, self.examples = model, recipe, folder, examples
-        self.signals = signals
+        self.signals, self.world = signals, world or World()
         self.padding = int(tokenizer.pad_token_id or 0)  # pyright: ignore[reportArgumentType]
         built = {name: (weight, build(name, params)) for name, (weight, params) in recipe.terms.items()}
         # A term of weight 0 is logged where it costs nothing; a teacher is not asked for it.
         self.terms = {
             name: (weight, term) for name, (weight, term) in built.items() if weight or not getattr(term, "need", None)
         }
-        self.forward = Forward(model, recipe.precision)
+        # Validation records are no pairs or rollouts, and nobody asked a teacher about them: their labels alone count.
+        taught = any(getattr(term, "need", None) or hasattr(term, "feed") for _, term in self.terms.values())
+        self.judges = {"sft": (1.0, build("sft", {}))} if taught else self.terms
+        self.terms = rationale.terms(self.terms, recipe.rationale, examples, build("sft", {}))
+        self.forward = Forward(model, recipe.precision, recipe.packing)
         self.parameters = {name: entry for name, entry in model.named_parameters() if entry.requires_grad}
         # Norms are vectors; an embedding's rows are as rare as its words, so decay would only shrink the rare ones.
         inputs = model.get_input_embeddings().weight
@@ -144,27 +166,39 @@ class _Run:
         self.means = metrics.Means()
         self.step = self.tokens = self.learned = 0
         self.elapsed = 0.0
+        self.stopping = Stopping(recipe.early_stop) if recipe.early_stop else None
         self.fingerprint = self._fingerprint()
 
     def go(self, validation: Sequence[Example], progress: Progress | None) -> dict[str, Any]:
-        recipe, resumed = self.recipe, self._resume()
+        recipe, resumed, stopping = self.recipe, self._resume(), self.stopping
+        if stopping and not validation:
+            raise TrainingError(
+                str(self.folder),
+                "early_stop needs validation records, and there are none.",
+                "Give some, or leave it out.",
+            )
         before = None if resumed or not validation else self.loss(validation)
         self.model.train()
         started, since, tokens = time.perf_counter() - self.elapsed, time.perf_counter(), 0
-        for chosen in itertools.islice(self.feed.batches(self.step), recipe.steps - self.step):
-            values = self._update(chosen)
+        for batches in self._steps():
+            with memory.told(self._place, recipe, batches, str(self.world.device)):
+                values = self._update(batches)
             self.step += 1
-            seen = sum(len(example.ids) for example in chosen)
+            seen = sum(len(example.ids) for batch in batches for example in batch)
             self.tokens, tokens = self.tokens + seen, tokens + seen
             self.means.add(values)
             now = time.perf_counter()
             self.elapsed = now - started
-            if self.step == 1 or self.step % recipe.log_every == 0 or self.step == recipe.steps:
-                self._log(tokens / max(now - since, 1e-9), progress)
-                since, tokens = now, 0
+            looked = self._look(validation)
+            if self.step == 1 or self.step % recipe.log_every == 0 or self.step == recipe.steps or looked:
+                self._log(tokens / max(now - since, 1e-9), looked, progress)
+                since, tokens = time.perf_counter(), 0
             if self.step % recipe.checkpoint_every == 0 and self.step < recipe.steps:
                 self._checkpoint()
+            if stopping and stopping.over:
+                break
         self.model.eval()
+        self.world.wait()
         rows = metrics.read(self.log)
         summary: dict[str, Any] = {
             "steps": self.step,
@@ -179,54 +213,116 @@ class _Run:
             "tokens_per_second": self.tokens / max(self.elapsed, 1e-9),
             "resumed_from": resumed,
             "forward": self.forward.way,
+            "device": str(self.world.device),
         }
+        if recipe.packing:
+            summary["packed"] = self.forward.packs
+        if self.world.size > 1:
+            summary["processes"] = self.world.size
+        if stopping:
+            summary |= stopping.summary(self.step)
+            with torch.no_grad():
+                for name, parameter in self.parameters.items():
+                    parameter.copy_(stopping.weights[name])
         if validation:
             summary |= {"validation_loss": self.loss(validation), "validation_loss_before": before}
         return summary
 
-    def _update(self, chosen: list[Example]) -> dict[str, float]:
-        """One optimizer step; the values of the terms."""
+    def _steps(self) -> Iterator[list[list[Example]]]:
+        """The batches of every step that is left."""
+        count = self.recipe.accumulate
+        stream = self.feed.batches(self.step * count)
+        for _ in range(self.recipe.steps - self.step):
+            yield list(itertools.islice(stream, count))
+
+    def _update(self, batches: list[list[Example]]) -> dict[str, float]:
+        """One optimizer step over all its batches, of which this process computes its own; the values of the terms."""
         share = rate(self.recipe.schedule, self.step, self.recipe.steps, self.recipe.warmup_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * share
-        positions = self._positions(chosen)
-        if not len(positions.labels):
-            raise self._trouble("no position of this batch carries a loss", chosen)
-        self.learned += len(positions.labels)
-        terms = {name: (weight, objective(positions)) for name, (weight, objective) in self.terms.items()}
-        loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
-        values = {"loss": loss.item(), **{name: value.item() for name, (_, value) in terms.items()}}
-        if not metrics.finite(values):
-            raise self._trouble(f"the loss is not finite ({values})", chosen)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        parts = shares({name: objective for name, (_, objective) in self.terms.items()}, batches)
+        values = dict.fromkeys(("loss", *self.terms, "positions"), 0.0)
+        for number in self.world.own(len(batches)):
+            with self._drawn(number):
+                for name, value in self._backward(batches[number], parts[number]).items():
+                    values[name] += value
+        self.world.add_gradients(self.parameters.values())
+        values = dict(zip(values, self.world.sums(list(values.values())), strict=True))
+        positions = int(values.pop("positions"))
+        whole = list(itertools.chain(*batches))
+        if not positions:
+            raise self._trouble("no position of this batch carries a loss", whole)
+        self.learned += positions
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.grad_clip).item()
         if not math.isfinite(norm):
-            raise self._trouble(f"the gradient is not finite (norm {norm})", chosen)
+            raise self._trouble(f"the gradient is not finite (norm {norm})", whole)
         self.optimizer.step()
         return {**values, "grad_norm": norm}
+
+    def _backward(self, chosen: list[Example], part: dict[str, float]) -> dict[str, float]:
+        """Add the gradient of one batch; what it adds to the step's values, with its positions."""
+        positions = self._positions(chosen)
+        if not len(positions.labels):
+            return {}
+        terms = {name: (weight, objective(positions)) for name, (weight, objective) in self.terms.items()}
+        loss = torch.stack([weight * part[name] * value for name, (weight, value) in terms.items()]).sum()
+        values = {"loss": loss.item(), **{name: part[name] * value.item() for name, (_, value) in terms.items()}}
+        if not metrics.finite(values):
+            raise self._trouble(f"the loss is not finite ({values})", chosen)
+        loss.backward()
+        return {**values, "positions": len(positions.labels)}
+
+    @contextmanager
+    def _drawn(self, number: int) -> Iterator[None]:
+        """Dropout that a step's batch decides, whichever process computes it; a step of one batch draws on."""
+        if self.recipe.accumulate == 1:
+            yield
+            return
+        with _own_random(self.world):
+            torch.manual_seed(int(digest([self.recipe.seed, self.step, number])[:15], 16))
+            yield
+
+    def _look(self, validation: Sequence[Example]) -> dict[str, float]:
+        """The validation loss, where it is time for it."""
+        if self.stopping is None or not self.stopping.due(self.step, self.recipe.steps):
+            return {}
+        found = self.loss(validation)
+        if not math.isfinite(found):
+            raise TrainingError(
+                self._place, f"the validation loss is {found}.", "Lower training.learning_rate, or look at D_val."
+            )
+        self.model.train()
+        self.stopping.look(self.step, found, self.parameters)
+        return {"validation_loss": found}
 
     def _positions(self, chosen: list[Example]) -> Positions:
         """The positions of a batch that carry a loss, with what a teacher says about them."""
         positions = self.forward(chosen, self.padding)
-        if self.signals and len(positions.labels):
+        if self.signals and len(positions.labels) and torch.is_grad_enabled():
             positions.signals = {source.name: source(chosen, positions) for source in self.signals}
         return positions
+
+    @property
+    def _place(self) -> str:
+        return f"{self.folder}, step {self.step + 1} of {self.recipe.steps}"
 
     def _trouble(self, reason: str, chosen: list[Example]) -> TrainingError:
         ids = [example.record_id for example in chosen]
         shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
         return TrainingError(
-            f"{self.folder}, step {self.step + 1} of {self.recipe.steps}",
+            self._place,
             f"{reason}; records {shown}.",
             "Lower training.learning_rate or raise warmup_steps, and look at these records; "
             "earlier checkpoints and versions are untouched.",
         )
 
-    def _log(self, speed: float, progress: Progress | None) -> None:
+    def _log(self, speed: float, looked: dict[str, float], progress: Progress | None) -> None:
         means = self.means.take()
+        if not self.world.first:
+            return
         row = {"step": self.step, **means, "lr": self.optimizer.param_groups[0]["lr"], "tokens": self.tokens}
-        row |= {"tokens_per_second": round(speed, 1), "elapsed": round(self.elapsed, 3)}
+        row |= {"tokens_per_second": round(speed, 1), "elapsed": round(self.elapsed, 3), **looked}
         with self.log.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
         if progress is not None:
@@ -234,17 +330,18 @@ class _Run:
 
     @torch.no_grad()
     def loss(self, examples: Sequence[Example]) -> float:
-        """Weighted mean of the whole loss over examples, in order."""
+        """Weighted mean of the whole loss over examples, in order; of the labels' where a teacher says the rest."""
         self.model.eval()
         lengths = [len(example.ids) for example in examples]
         size = max(1, self.recipe.batch_tokens // max(lengths))
-        total = weight = 0.0
-        for start in range(0, len(examples), size):
-            positions = self._positions(list(examples[start : start + size]))
+        starts, total, weight = range(0, len(examples), size), 0.0, 0.0
+        for number in self.world.own(len(starts)):
+            positions = self._positions(list(examples[starts[number] : starts[number] + size]))
             if len(positions.labels):
                 share = positions.total.item()
-                total += share * sum((w * term(positions)).item() for w, term in self.terms.values())
+                total += share * sum((w * term(positions)).item() for w, term in self.judges.values())
                 weight += share
+        total, weight = self.world.sums([total, weight])
         return total / weight if weight else math.nan
 
     # --- resuming ---------------------------------------------------------------------------------------------------
@@ -254,16 +351,20 @@ class _Run:
         whole = hashlib.sha256()
         for name, parameter in self.parameters.items():
             whole.update(name.encode())
-            whole.update(parameter.detach().contiguous().view(torch.uint8).numpy().tobytes())
+            whole.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         for example in self.examples:
             classified = [] if example.label is None else [example.label, example.text]
             whole.update(json.dumps([example.record_id, example.ids, example.weights, *classified]).encode())
         said: dict[str, Any] = {"recipe": identity(self.recipe), "data": whole.hexdigest()}
+        if self.world.size > 1:
+            said["processes"] = self.world.size
         if self.signals:
             said["signals"] = {source.name: source.digest for source in self.signals}
         return digest(said)
 
     def _checkpoint(self) -> None:
+        if not self.world.first:
+            return
         named = {id(parameter): name for name, parameter in self.parameters.items()}
         moments = {
             f"{named[id(parameter)]}/{key}": value.detach().clone()
@@ -279,26 +380,42 @@ class _Run:
             "means": self.means.sums,
             "feed": self.feed.state(),
         }
+        if self.stopping:
+            state["early_stop"] = self.stopping.state()
+            moments |= self.stopping.tensors()
         weights = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         moments["random"] = torch.get_rng_state()
+        if self.world.device.type == "cuda":
+            moments["random_cuda"] = torch.cuda.get_rng_state(self.world.device)
         checkpoint.write(self.folder, self.step, checkpoint.Checkpoint(weights, moments, state))
 
     @torch.no_grad()
     def _resume(self) -> int:
         """Go on where the last checkpoint of this very run stands; the step it stands at, or 0."""
+        if not self.world.first:
+            self.world.wait()  # The first has removed what belongs to other runs.
         found = checkpoint.newest(self.folder, self.fingerprint)
+        if self.world.first:
+            metrics.rewind(self.log, int(found.state["step"]) if found else 0)
+            self.world.wait()
         if found is None:
-            metrics.rewind(self.log, 0)
             return 0
         for name, parameter in self.parameters.items():
             parameter.copy_(found.weights[name])
-            self.optimizer.state[parameter] = {
+            kept = {
                 key.rsplit("/", 1)[1]: value for key, value in found.optimizer.items() if key.startswith(f"{name}/")
             }
+            # AdamW counts its steps on the CPU.
+            self.optimizer.state[parameter] = {
+                key: value if key == "step" else value.to(parameter.device) for key, value in kept.items()
+            }
         torch.set_rng_state(found.optimizer["random"])
+        if "random_cuda" in found.optimizer and self.world.device.type == "cuda":
+            torch.cuda.set_rng_state(found.optimizer["random_cuda"], self.world.device)
+        if self.stopping:
+            self.stopping.restore(found.state.get("early_stop") or {}, found.optimizer)
         self.feed.restore(found.state.get("feed") or {})
         self.step, self.tokens, self.learned = (int(found.state[key]) for key in ("step", "tokens", "learned"))
         self.elapsed = float(found.state["elapsed"])
         self.means = metrics.Means(found.state["means"])
-        metrics.rewind(self.log, self.step)
         return self.step

@@ -8,6 +8,7 @@ import pytest
 
 from distill_dagster.config.models import Split
 from distill_dagster.domains.split import assign
+from distill_dagster.errors import ConfigError
 from distill_dagster.lineage.engine import head_version
 from distill_dagster.lineage.graph import descendants
 from distill_dagster.settings import Settings
@@ -230,3 +231,19 @@ def _link(finished: Tiny, copy: Tiny) -> None:
     shutil.copytree(finished.folder / "assets_config", copy.folder / "assets_config")
     for name in ("store", "state"):
         (copy.folder / name).symlink_to(finished.folder / name)
+
+
+def test_artifacts_are_selected_as_dagster_selects_them(parcels: Tiny) -> None:
+    project = parcels.project()
+
+    def chosen(*names: str) -> set[str]:
+        return {node.key[1] for node in project.select("parcels", names)}
+
+    assert chosen() == set(tiny.ALL)
+    assert chosen("seed_set,eval_set") == chosen("seed_set", "parcels/eval_set") == {"seed_set", "eval_set"}
+    assert chosen("+filtered_dataset") == {*tiny.SOURCE, *tiny.DATA}
+    assert chosen("eval_report+", "seed_set") == {"seed_set", "eval_report", "deployed_student"}
+    assert chosen("+initial_student+") == {*tiny.STUDENT, "seed_set"}
+    with pytest.raises(ConfigError, match="'sead_set'.*") as error:
+        chosen("eval_set, sead_set+")
+    assert "seed_set" in str(error.value)

@@ -314,12 +314,15 @@ def test_a_loss_that_is_not_finite_names_records(words, encoded, tmp_path) -> No
 def test_an_objective_that_wants_other_batches_is_refused(monkeypatch) -> None:
     from distill_dagster.training import classify
 
+    with pytest.raises(TrainingError, match="a classifier explains nothing"):
+        classify.refuse_text(recipe(rationale={"mode": "in_answer"}))
+
     class Writes:
         feed = "samples"
 
     monkeypatch.setattr(classify, "build", lambda name, params: Writes())
     with pytest.raises(TrainingError, match="learns from samples, and a classifier learns from records alone"):
-        classify.refuse_feeds(recipe())
+        classify.refuse_text(recipe())
 
 
 # --- answering ----------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ class Feed(Protocol):
     def __init__(self, setting: Setting) -> None: ...
 
     def batches(self, step: int) -> Iterator[list[Example]]:
-        """The batches from optimizer step `step` (from 0) on."""
+        """The batches after the first `step` ones; an optimizer step takes `recipe.accumulate` of them."""
         ...
 
     def state(self) -> dict[str, Any]:

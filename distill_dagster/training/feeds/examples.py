@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from distill_dagster.training.data import batches
+from distill_dagster.training.rationale import groups
 
 if TYPE_CHECKING:
     from distill_dagster.training.data import Example
@@ -20,11 +21,16 @@ class Feed:
         self.setting = setting
 
     def batches(self, step: int) -> Iterator[list[Example]]:
-        """The batches from optimizer step `step` on."""
+        """The batches after the first `step` ones."""
         examples, recipe = self.setting.examples, self.setting.recipe
-        order = batches([len(example.ids) for example in examples], recipe.batch_tokens, recipe.seed)
+        # An answer and its explanation go into one batch, so that every step learns from both.
+        together = groups(examples)
+        sizes = [[len(examples[index].ids) for index in group] for group in together]
+        most = max(map(len, together), default=1)
+        lengths = [sum(size) if recipe.packing else most * max(size) for size in sizes]
+        order = batches(lengths, recipe.batch_tokens, recipe.seed, recipe.packing)
         for batch in itertools.islice(order, step, None):
-            yield [examples[index] for index in batch]
+            yield [examples[index] for number in batch for index in together[number]]
 
     def state(self) -> dict[str, Any]:
         """Nothing."""

@@ -199,12 +199,12 @@ def _to_gradient(
     if hot != 1:
         logits.div_(hot)
     ids, log_p, log_rest = work.targets.tile(start, start + len(logits))
-    log_p = log_p.to(logits.dtype)
+    log_p = log_p.to(logits)  # to its device as well: stored signals are read on the CPU
     if ids is None:
         value, mean = _dense(logits, log_p, mix.divergence, soft_share, hard_share if hot == 1 else None)
     else:
         assert log_rest is not None
-        rest = log_rest.to(logits.dtype)
+        ids, rest = ids.to(logits.device), log_rest.to(logits)
         value, mean = _buckets(
             logits, ids, log_p, rest, mix.divergence, soft_share, hard_share if hot == 1 else None, wanted
         )

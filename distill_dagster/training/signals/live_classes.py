@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,6 +25,7 @@ class LiveClassifier:
         path: Its model folder.
         labels: The student's labels, in the order of its logits; the teacher's may stand in another.
         dtype: Precision it runs in: fp32 or bf16.
+        device: Where it runs.
 
     Raises:
         TrainingError: It is no classifier, or one of other labels; names them.
@@ -31,10 +33,10 @@ class LiveClassifier:
 
     name = "live"
 
-    def __init__(self, path: Path, labels: Sequence[str], dtype: str = "fp32") -> None:
+    def __init__(self, path: Path, labels: Sequence[str], dtype: str = "fp32", device: Any = "cpu") -> None:
         require(path)
-        self.model, self.tokenizer = folder.load_model(path), folder.load_tokenizer(path)
-        self.order = torch.tensor(match(classifier.labels(self.model), labels, str(path)))
+        self.model, self.tokenizer = folder.load_model(path).to(device), folder.load_tokenizer(path)
+        self.order = torch.tensor(match(classifier.labels(self.model), labels, str(path)), device=device)
         self.padding = int(self.tokenizer.pad_token_id or 0)  # pyright: ignore[reportArgumentType]
         self.context = folder.context_length(self.model)
         self.precision = dtype
