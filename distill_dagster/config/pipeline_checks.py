@@ -134,6 +134,9 @@ def _recipe(recipe: Recipe, key: Key, document: Document) -> Iterator[Problem]:
     if recipe.early_stop is not None and key != ("training",):
         reason = "validation records are for choices about students; a teacher is fitted on D_T alone."
         yield document.problem((*key, "early_stop"), reason, "Leave it out.")
+    if recipe.adapter is not None and recipe.adapter.save == "adapter" and key != ("training",):
+        reason = "a teacher that is fitted is sealed whole, so that every student finds it in one place."
+        yield document.problem((*key, "adapter", "save"), reason, "Use `save: merged`.")
     known = blocks(*OBJECTIVES)
     for name, (_, params) in recipe.terms.items():
         at = (*key, "objective", name)

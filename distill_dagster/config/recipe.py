@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
+from distill_dagster.config.adapter import AdapterOptions
 from distill_dagster.config.strict import Strict, free, later
 
 
@@ -88,6 +89,9 @@ class Recipe(Strict):
     early_stop: EarlyStop | None = later(None, description="Stop by the loss on validation records")
     rationale: RationaleOptions = later(RationaleOptions(), description="What is learned of the teacher's explanations")
     device: Literal["auto", "cpu", "cuda"] = free("auto", description="Where it runs; auto: a GPU where there is one")
+    adapter: AdapterOptions | None = later(
+        None, description="Train an adapter beside a frozen model, by the extra `peft`; left out: the whole model"
+    )
     checkpoint_every: int = free(100, ge=1, description="Steps between checkpoints to resume from")
     log_every: int = free(10, ge=1, description="Steps between lines of metrics.jsonl")
 

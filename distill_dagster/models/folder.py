@@ -165,7 +165,7 @@ def _check_weights(path: Path) -> None:
 
 def matters(folder: str | Path) -> list[Path]:
     """The files that make the model what it is, sorted by name: weights, configs and tokenizer."""
-    keep = {"config.json", "generation_config.json", *TOKENIZER_FILES}
+    keep = {"config.json", "generation_config.json", "adapter_config.json", "base.json", *TOKENIZER_FILES}
     return sorted(
         entry
         for entry in Path(folder).iterdir()
@@ -202,8 +202,13 @@ def _unused_positions(model: PreTrainedModel) -> int:
 
 
 def parameters(folder: str | Path) -> int:
-    """Parameters of a folder, from the headers of its weight files; tied weights count once."""
-    total = 0
+    """Parameters of a folder, from the headers of its weight files; tied weights count once.
+
+    An adapter counts with its base, as it is used.
+    """
+    from distill_dagster.models import adapter
+
+    total = parameters(adapter.base_of(folder)) if adapter.is_adapter(folder) else 0
     for path in sorted(Path(folder).glob("*.safetensors")):
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
@@ -220,6 +225,8 @@ def parameters(folder: str | Path) -> int:
 def load_model(folder: str | Path, dtype: str = "fp32") -> PreTrainedModel:
     """A causal language model or a classifier from a checked folder, in evaluation mode. `dtype` is fp32, fp16 or bf16.
 
+    An adapter is merged into its base.
+
     Raises:
         ModelError: The folder does not pass `check`, holds an encoder without a head, or transformers cannot build it.
     """
@@ -228,7 +235,10 @@ def load_model(folder: str | Path, dtype: str = "fp32") -> PreTrainedModel:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
     from transformers.utils import logging
 
-    from distill_dagster.models import classifier
+    from distill_dagster.models import adapter, classifier
+
+    if adapter.is_adapter(path):
+        return adapter.load(path).to(getattr(torch, DTYPES[dtype]))  # pyright: ignore[reportArgumentType]
 
     kind = classifier.kind(path)
     if kind == "encoder":
@@ -316,7 +326,7 @@ def save(
     generation = getattr(model, "generation_config", None)
     if generation is not None:
         _write_json(path / "generation_config.json", json.loads(generation.to_json_string(use_diff=True)))
-    _save_tokenizer(tokenizer, path)
+    save_tokenizer(tokenizer, path)
     return path
 
 
@@ -325,7 +335,8 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+    """Write a tokenizer's files into a folder: its own where it was loaded from one."""
     origin = Path(tokenizer.name_or_path) if tokenizer.name_or_path else None
     if origin is not None and any((origin / name).is_file() for name in TOKENIZER_FILES):
         for name in TOKENIZER_FILES:

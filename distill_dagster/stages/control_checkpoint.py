@@ -78,6 +78,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
             recipe=longer,
             out=job.draft.content / f"model_{name}{seeds.suffix(index)}",
             name=f"control_{name}{seeds.suffix(index)}",
+            teaching=training.base_reference(job, recipe, index),
             validation=looked,
         )
 

@@ -17,7 +17,7 @@ from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.records import tables
 from distill_dagster.records.messages import text_of
-from distill_dagster.stages import egress, examination, seeds, teaching
+from distill_dagster.stages import egress, examination, seeds, teaching, training
 from distill_dagster.stages.context import PipelineContext, prompts_by
 from distill_dagster.stages.teacher_outputs import call_row, call_summary
 from distill_dagster.storage.store import Version
@@ -213,11 +213,15 @@ def _folders(job: Job, count: int) -> dict[str, list[Path]]:
     """Weights of the student and of every control, a folder a seed."""
     student, control = job.inputs["student"], job.inputs["control"]
     served = _served(student)
-    found = {"student": [student.local("model" if index == served else f"model_s{index}") for index in range(count)]}
+    found = {
+        "student": [
+            training.weights(student, "model" if index == served else f"model_s{index}") for index in range(count)
+        ]
+    }
     said = json.loads(control.local("control.json").read_text("utf-8"))
     arms = {f"control_{multiple}": f"{multiple}x" for multiple in said["multiples"]}
     for arm, name in (arms | {arm: arm for arm in said.get("arms", ())}).items():
-        found[arm] = [control.local(f"model_{name}{seeds.suffix(index)}") for index in range(count)]
+        found[arm] = [training.weights(control, f"model_{name}{seeds.suffix(index)}") for index in range(count)]
     return found
 
 

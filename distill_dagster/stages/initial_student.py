@@ -13,7 +13,7 @@ from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.lineage.ledger import Ledger
 from distill_dagster.records.messages import text_of
-from distill_dagster.stages import classes, models, seeds, teacher_signals
+from distill_dagster.stages import classes, models, seeds, teacher_signals, training
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.storage.store import Store
 
@@ -101,14 +101,17 @@ def _place(pipeline: PipelineContext) -> str:
 
 def make(job: Job, pipeline: PipelineContext) -> None:
     """Put the starting weights into a version."""
-    from distill_dagster.models import folder
+    from distill_dagster.models import adapter, folder
 
     target = job.draft.content / "model"
     base = pipeline.config.student.base
     if "start" in job.inputs:
-        source: Path = job.inputs["start"].local("model")
+        source: Path = training.weights(job.inputs["start"])
         folder.check(source)
-        shutil.copytree(source, target)
+        if adapter.is_adapter(source):  # the next student stands on its own
+            folder.save(folder.load_model(source), folder.load_tokenizer(source), target)
+        else:
+            shutil.copytree(source, target)
     elif base.startswith("preset:"):
         _from_preset(job, pipeline)
     elif base == TEACHER:
@@ -124,13 +127,13 @@ def _from_model(job: Job, pipeline: PipelineContext, source: Path, target: Path)
     Raises:
         ModelError: It is a classifier of other labels, or has no such layers.
     """
-    from distill_dagster.models import classifier, folder, layers
+    from distill_dagster.models import adapter, classifier, folder, layers
 
     sort, wanted = classifier.kind(source), pipeline.config.student.layers
     labels = classes.task_labels(pipeline, _place(pipeline)) if sort != "causal" else ()
     if sort == "classifier":
         classes.require_labels(source, labels, _place(pipeline))
-    if sort != "encoder" and wanted is None:
+    if sort != "encoder" and wanted is None and not adapter.is_adapter(source):
         shutil.copytree(source, target, ignore=shutil.ignore_patterns("manifest.json", "scores*"))
         return
     seed = pipeline.config.training.seed

@@ -79,7 +79,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
             recipe=seeds.recipe(recipe, index),
             out=job.draft.content / (f"model_s{index}" if count > 1 else "model"),
             name=f"student{seeds.suffix(index)}",
-            teaching=teaching,
+            teaching={**teaching, **training.base_reference(job, recipe, index)},
             validation=looked,
         )
 

@@ -12,7 +12,9 @@ from distill_dagster.config.models import Recipe
 from distill_dagster.errors import TrainingError
 from distill_dagster.lineage.engine import Job
 from distill_dagster.records.tables import build
+from distill_dagster.stages import seeds
 from distill_dagster.stages.models import ModelReference
+from distill_dagster.storage.store import Version
 
 
 def run(
@@ -41,7 +43,7 @@ def run(
     """
     import pyarrow.parquet as pq
 
-    from distill_dagster.training import launch, rationale
+    from distill_dagster.training import adapters, launch, rationale
 
     if not examples:
         raise TrainingError(
@@ -49,6 +51,7 @@ def run(
             "there is nothing to train on: no example was left.",
             "See the funnel of filtered_dataset, or raise the number of seed records.",
         )
+    adapters.require(recipe, f"{job.node.key[0]}/{job.node.key[1]}")
     work = job.work / name
     work.mkdir(parents=True, exist_ok=True)
     data = work / "examples.parquet"
@@ -79,6 +82,32 @@ def run(
     if metrics.exists():
         shutil.copyfile(metrics, job.draft.side / f"{name}_metrics.jsonl")
     return summary
+
+
+def base_reference(job: Job, recipe: Recipe, index: int = 0) -> dict[str, Any]:
+    """What a training task of seed `index` is told of `start`, for an adapter to be sealed with a reference to it.
+
+    Versions of one owner's artifacts lie side by side, so the path holds from student_checkpoint and control_checkpoint
+    and, being as deep, from deployed_student.
+    """
+    if recipe.adapter is None:
+        return {}
+    base = job.inputs["start"]
+    path = f"../../../{base.key[1]}/{base.version}/{seeds.start(base, index).name}"
+    return {"base_reference": {"artifact": "/".join(base.key), "version": base.version, "path": path}}
+
+
+def weights(version: Version, name: str = "model") -> Path:
+    """Local folder of a trained model; where that is an adapter, its base lies fetched where the adapter expects it."""
+    from distill_dagster.models import adapter
+
+    folder = version.local(name)
+    if adapter.is_adapter(folder):
+        said = adapter.reference(folder)
+        owner, _, artifact = str(said.get("artifact") or "").partition("/")
+        if artifact:
+            version.store.open((owner, artifact), said["version"]).local(Path(said["path"]).name)
+    return folder
 
 
 def _base(

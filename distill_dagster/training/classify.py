@@ -79,7 +79,13 @@ def _number(chat: Chat, numbers: dict[str, int]) -> int:
 
 
 def refuse_text(recipe: Recipe) -> None:
-    """TrainingError where a recipe wants its student to write: explanations, or text that an objective learns from."""
+    """TrainingError where a recipe is for students that write: explanations, text to learn from, an adapter."""
+    if recipe.adapter is not None:
+        raise TrainingError(
+            "training.adapter",
+            "adapters are for causal students; a classifier would keep its head as it was drawn.",
+            "Leave `adapter` out: a classifier trains whole.",
+        )
     if recipe.rationale.mode != "label_only":
         raise TrainingError(
             "training.rationale.mode",

@@ -14,7 +14,7 @@ import torch
 
 from distill_dagster.models import llama, packed
 from distill_dagster.models.classifier import is_classifier
-from distill_dagster.training import packing
+from distill_dagster.training import adapters, packing
 from distill_dagster.training.classify import classified
 from distill_dagster.training.data import Example
 from distill_dagster.training.objectives.base import Positions
@@ -76,7 +76,8 @@ class Forward:
             return classified(self.model, examples, padding, self.precision)
         if self.way == "unknown":
             ids = pad(examples, padding)[0][:2].to(self.model.device)
-            self.way = self._choose(ids, torch.arange(ids.numel(), device=ids.device))
+            with adapters.stirred(self.model):
+                self.way = self._choose(ids, torch.arange(ids.numel(), device=ids.device))
         if self.packs is None and len(examples) > 1:
             self.packs = self._agrees(examples, padding)
         return self._padded(examples, padding) if not self.packs else self._packed(examples, padding)

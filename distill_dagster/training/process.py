@@ -10,6 +10,7 @@ TASK.json:
     template: chat (default) or plain.
     signals: `{"path": FILE, "teacher": VERSION}`, what a teacher said beforehand. Optional.
     teacher: `{"path": FOLDER, "dtype": fp32 or bf16}`, a teacher to hold in memory. Optional.
+    base_reference: what an adapter's `base.json` says beside the digest of its base. Optional.
     too_long: error (default) or drop, for records longer than the recipe's `max_length`.
     out: folder for the trained model.
     work: folder for `metrics.jsonl`, checkpoints and `result.json`. One process at a time holds it.
@@ -117,7 +118,7 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
     from distill_dagster.config.models import Recipe
     from distill_dagster.models import classifier
     from distill_dagster.models import folder as folders
-    from distill_dagster.training import classify, data, trainer
+    from distill_dagster.training import adapters, classify, data, trainer
     from distill_dagster.training.world import World
 
     recipe = Recipe(**task["recipe"])
@@ -131,7 +132,9 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
             f"{world.size} processes cannot share the {recipe.accumulate} batches of a step evenly.",
             "Make training.accumulate a multiple of the processes, and batch_tokens smaller to keep the step's size.",
         )
-    model, tokenizer = start(task["base"], recipe.seed)
+    adapters.require(recipe, place)
+    model, tokenizer = adapters.start(task["base"], recipe, place) or start(task["base"], recipe.seed)
+    tuned = adapters.attach(model, recipe, place)
     if recipe.max_length > folders.context_length(model):
         raise TrainingError(
             place,
@@ -173,7 +176,10 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
     for stale in (temporary, out):
         shutil.rmtree(stale, ignore_errors=True)
     fault_point("model.write")
-    folders.save(model, tokenizer, temporary, recipe.save_precision)
+    if tuned is None:
+        folders.save(model, tokenizer, temporary, recipe.save_precision)
+    else:
+        adapters.save(tuned, tokenizer, temporary, recipe, task["base"], task.get("base_reference"))
     fault_point("model.rename")
     temporary.rename(out)
     return summary

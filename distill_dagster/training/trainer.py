@@ -349,7 +349,7 @@ class _Run:
     def _fingerprint(self) -> str:
         """What a checkpoint must agree with: initial weights, data and recipe."""
         whole = hashlib.sha256()
-        for name, parameter in self.parameters.items():
+        for name, parameter in self.model.named_parameters():  # those that stay frozen, too
             whole.update(name.encode())
             whole.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         for example in self.examples:

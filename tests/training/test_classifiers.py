@@ -317,6 +317,9 @@ def test_an_objective_that_wants_other_batches_is_refused(monkeypatch) -> None:
     with pytest.raises(TrainingError, match="a classifier explains nothing"):
         classify.refuse_text(recipe(rationale={"mode": "in_answer"}))
 
+    with pytest.raises(TrainingError, match="adapters are for causal students"):
+        classify.refuse_text(recipe(adapter={"r": 2}))
+
     class Writes:
         feed = "samples"
 
