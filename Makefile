@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo ui teacher test test-fast test-kill test-pythons lint format schema images constraints clean
-.PHONY: bench-teacher bench-dedup bench-loss bench-signal
+.PHONY: bench-teacher bench-dedup bench-loss bench-preference bench-signal
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -72,6 +72,12 @@ bench-loss: venv ## one loss step beside TRL's, which gets an environment of its
 	test -d benchmarks/.venv-trl/lib/python3*/site-packages/trl || benchmarks/.venv-trl/bin/python -m pip install --quiet \
 	  $(PIP_ARGS) trl "torch==$$($(BIN)/python -c 'import torch; print(torch.__version__)')"
 	$(BIN)/python benchmarks/loss.py $(ARGS)
+
+bench-preference: venv ## the preference losses beside TRL's, number for number, in the environment of bench-loss
+	test -x benchmarks/.venv-trl/bin/python || $(PYTHON) -m venv benchmarks/.venv-trl
+	test -d benchmarks/.venv-trl/lib/python3*/site-packages/trl || benchmarks/.venv-trl/bin/python -m pip install --quiet \
+	  $(PIP_ARGS) trl "torch==$$($(BIN)/python -c 'import torch; print(torch.__version__)')"
+	$(BIN)/python benchmarks/preference.py $(ARGS)
 
 bench-signal: venv ## an epoch from stored signals beside one with the teacher in memory
 	$(BIN)/python benchmarks/signals.py $(ARGS)

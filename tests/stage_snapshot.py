@@ -31,6 +31,7 @@ _LOSSES = ("training/losses/*.py", "training/signals/*.py")
 _TRAINING = (
     *_WEIGHTS,
     "stages/training.py",
+    "stages/validation.py",
     "training/*.py",
     "training/feeds/*.py",
     "training/objectives/*.py",
@@ -88,6 +89,7 @@ PLUMBING = (
     "evaluation/funnel.py",
     "evaluation/page.py",
     "evaluation/report.py",
+    "evaluation/run_figure.py",
     "evaluation/style.py",
     "evaluation/table.py",
     "stages/__init__.py",

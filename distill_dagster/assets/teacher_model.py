@@ -10,7 +10,7 @@ from distill_dagster.assets.base import picture, stage_asset
 from distill_dagster.lineage.engine import Made
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.stages.project import Project
-from distill_dagster.stages.training import curve
+from distill_dagster.training import metrics
 
 ARTIFACT = "teacher_model"
 
@@ -37,16 +37,20 @@ def describe(project: Project, made: Made) -> Mapping[str, Any]:
 
 
 def loss_pictures(made: Made) -> dict[str, Any]:
-    """The loss curves of the run that made a version, as one picture, and the last loss as a number."""
+    """What the trainings of the run that made a version looked like, as pictures, and their last losses as numbers."""
     from distill_dagster.evaluation.report import loss_figure
+    from distill_dagster.evaluation.run_figure import run_figure
 
-    curves = {
-        name.removesuffix("_metrics.jsonl"): curve(made.version.place / "runs" / made.run / name)
+    runs = {
+        name.removesuffix("_metrics.jsonl"): metrics.read(made.version.place / "runs" / made.run / name)
         for name in made.record["side"]
         if name.endswith("_metrics.jsonl")
     }
-    curves = {name: points for name, points in curves.items() if points}
-    if not curves:
+    runs = {name: rows for name, rows in runs.items() if rows}
+    if not runs:
         return {}
+    curves = {name: [(row["step"], row["loss"]) for row in rows] for name, rows in runs.items()}
     last = {f"loss_{name}": points[-1][1] for name, points in curves.items()}
-    return {"loss": picture(loss_figure(curves), "training loss by step"), **last}
+    shown = {"loss": picture(loss_figure(curves), "training loss by step")}
+    shown["training"] = picture(run_figure(runs), "loss terms, learning rate, gradient norm and speed by step")
+    return {**shown, **last}

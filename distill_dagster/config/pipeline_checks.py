@@ -155,6 +155,12 @@ def _recipe(recipe: Recipe, key: Key, document: Document) -> Iterator[Problem]:
         except ValidationError as error:
             yield from faults.problems(error, model, document, at)
             continue
+        if getattr(objective, "feed", None) == "pairs":
+            if key != ("training",):
+                yield document.problem(at, "a teacher that is fitted has no preference pairs.", "Use `sft`.")
+            elif recipe.prompt_loss_weight:
+                reason = "preference pairs compare answers, and prompt_loss_weight asks for the prompt's tokens too."
+                yield document.problem(at, reason, "Set prompt_loss_weight to 0.")
         if need is not None and key != ("training",):
             yield document.problem(at, "a teacher that is fitted has no teacher itself.", "Use `sft`.")
         elif recipe.rationale.mode == "multi_task" and (need is not None or hasattr(built, "feed")):
@@ -166,6 +172,31 @@ def _recipe(recipe: Recipe, key: Key, document: Document) -> Iterator[Problem]:
         elif need is not None and need.source == "stored" and recipe.prompt_loss_weight:
             reason = "stored signals are of the answer's tokens alone, and prompt_loss_weight asks for more."
             yield document.problem(at, reason, "Set prompt_loss_weight to 0, or `signals: live`.")
+
+
+def term_on_pairs(recipe: Recipe) -> str | None:
+    """Name of the first term of a recipe that learns from preference pairs."""
+    known = blocks(*OBJECTIVES)
+    for name, (weight, _) in recipe.terms.items():
+        if weight and name in known:
+            if getattr(load(OBJECTIVES[0], name, OBJECTIVES[1], "objective"), "feed", None) == "pairs":
+                return name
+    return None
+
+
+def compares(pipeline: PipelineConfig) -> bool:
+    """Whether a kind of knowledge of a pipeline compares answers; a block with a fault is taken to."""
+    known = blocks(*KNOWLEDGE)
+    for block in pipeline.knowledge:
+        if block.name not in known:
+            return True
+        try:
+            kind: Any = load(KNOWLEDGE[0], block.name, KNOWLEDGE[1], "knowledge")
+            if kind(kind.Params.model_validate(block.params)).compares():
+                return True
+        except Exception:  # reported where the block itself is looked at
+            return True
+    return False
 
 
 def _model(model: str, revision: str | None, key: Key, document: Document) -> Iterator[Problem]:

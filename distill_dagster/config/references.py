@@ -64,6 +64,7 @@ def problems(entries: list[Entry], broken: set[tuple[str, str]], domains: Any = 
             found += source_checks.problems(entry.config, entry.document, domains)
         elif isinstance(entry.config, PipelineConfig):
             found += _references(entry.config, entry.document, index)
+            found += _pairs(entry.config, entry.document, index)
             found += pipeline_checks.of_pipeline(entry.config, entry.document, _tasks(entry.config, index, domains))
         elif entry.kind == "teacher":
             found += pipeline_checks.of_teacher(entry.config, entry.document)
@@ -135,6 +136,25 @@ def _taught_by_weights(pipeline: PipelineConfig, document: Document, index: Inde
     if pipeline.student.base == "teacher" and teacher is not None and teacher.backend not in ("transformers", "vllm"):
         reason = f"teacher {teacher.name!r} answers by backend {teacher.backend!r}: no weights of it are here."
         yield document.problem(("student", "base"), reason, "Start the student from a preset, a folder or a hub id.")
+
+
+def _pairs(pipeline: PipelineConfig, document: Document, index: Index) -> Iterator[Problem]:
+    """Does the pipeline that owns the data make preference pairs, where a recipe learns from them?"""
+    term = pipeline_checks.term_on_pairs(pipeline.training)
+    if term is None:
+        return
+    owner, seen = pipeline, {pipeline.key}
+    while owner.data_from is not None:
+        found = index.get("pipeline", owner.data_from)
+        if found is None or found.key in seen:
+            return
+        owner = found
+        seen.add(owner.key)
+    if not pipeline_checks.compares(owner):
+        whose = "`knowledge`" if owner is pipeline else f"`knowledge` of pipeline {owner.key!r}"
+        reason = f"{term!r} learns from preference pairs, and no kind in {whose} compares answers."
+        hint = "Add `{name: feedback, method: compare}` there."
+        yield document.problem(("training", "objective", term), reason, hint)
 
 
 def _prices(teacher: Any, document: Document, index: Index) -> Iterator[Problem]:

@@ -136,7 +136,7 @@ def loss_figure(curves: Mapping[str, Sequence[tuple[float, float]]]) -> bytes:
         bare(axes)
         axes.grid(True, axis="both")
         for name in wording.arm_order(curves):
-            points = _thin(curves[name])
+            points = thin(curves[name])
             if points:
                 steps, losses = zip(*points, strict=True)
                 width = 2.0 if name == "student" else 1.5
@@ -153,12 +153,12 @@ def loss_figure(curves: Mapping[str, Sequence[tuple[float, float]]]) -> bytes:
         return png(figure)
 
 
-def _thin(points: Sequence[tuple[float, float]], most: int = 400) -> list[tuple[float, float]]:
+def thin(points: Sequence[tuple[float, float]], most: int = 400) -> list[tuple[float, float]]:
     """At most `most` points, each the mean of a run of neighbours; NaN where none of them is finite."""
     run = max(1, math.ceil(len(points) / most))
-    thin = []
+    means = []
     for start in range(0, len(points), run):
         part = points[start : start + run]
         finite = [loss for _, loss in part if math.isfinite(loss)]
-        thin.append((part[len(part) // 2][0], sum(finite) / len(finite) if finite else math.nan))
-    return thin
+        means.append((part[len(part) // 2][0], sum(finite) / len(finite) if finite else math.nan))
+    return means

@@ -1,4 +1,4 @@
-"""From verdicts of a judge to comparisons of answers: two at a time both ways round, or by scores.
+"""From verdicts to comparisons of answers: a judge's, two at a time both ways round or by scores, or a verifier's.
 
 Every seed ends in at least one COMPARISON row, whose verdict is `ok` (with a winner), `tie`, `same_answer`,
 `order_bias` (the two ways round disagree) or `failed` (with the class of what went wrong).
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, cycle
 from typing import Any, Literal
 
 from distill_dagster.knowledge import _replies
@@ -170,6 +170,24 @@ def rated(
             harvest.comparisons.append(
                 {**row, "verdict": "ok", "winner": "first"} if clear else {**row, "verdict": "tie"}
             )
+    return harvest
+
+
+def verified(judged: Sequence[Judged], right: Callable[[Judged, str], bool | None]) -> Harvest:
+    """Every wrong answer of a seed against a right one, in turn; `tie` where all that is known is right, or wrong."""
+    harvest = Harvest()
+    for one in judged:
+        usable = one.usable()
+        known = {at: right(one, one.texts[at]) for at in usable}
+        good, bad = ([at for at in usable if known[at] is verdict] for verdict in (True, False))
+        if len(usable) < 2:
+            harvest.comparisons.append(one.too_few("verify"))
+        elif not good or not bad:
+            harvest.comparisons.append({**one.row("verify", usable[0], usable[1]), "verdict": "tie"})
+        else:
+            for best, worst in zip(cycle(good), bad, strict=False):
+                row = {**one.row("verify", best, worst), "first_score": 1.0, "second_score": 0.0}
+                harvest.comparisons.append({**row, "verdict": "ok", "winner": "first"})
     return harvest
 
 

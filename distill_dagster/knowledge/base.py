@@ -6,7 +6,7 @@ kind that asks once has `requests` and `candidates`; one whose questions depend 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from distill_dagster.config.models import Block, Strict, TeacherConfig
 from distill_dagster.config.registry import load, nearest
-from distill_dagster.domains.base import Task
+from distill_dagster.domains.base import Task, Verdict
 from distill_dagster.errors import ConfigError
 from distill_dagster.knowledge._passages import Passages
 from distill_dagster.teachers.base import Request, Response
@@ -36,6 +36,7 @@ class Material:
         seeds: SEED rows of D_U, which the teacher is to work on.
         gold: SEED rows of D_G, where a kind of the pipeline reads them.
         passages: Looks up what the domain has to say about an input.
+        verify: The domain's verifier: task, the generator's own facts, an answer. None where it has none.
         prompts: PROMPT rows by task and style.
         teacher: The teacher's configuration: prompt style and sampling.
     """
@@ -46,6 +47,7 @@ class Material:
     teacher: TeacherConfig
     gold: Sequence[Mapping[str, Any]] = ()
     passages: Passages = field(default_factory=Passages)
+    verify: Callable[[str, Mapping[str, Any], str], Verdict] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Feedback: a teacher judges answers (Xu et al. 2024, section 3.1.5).
+"""Feedback: a teacher judges answers, or the domain's verifier does (Xu et al. 2024, section 3.1.5).
 
 Each seed is answered several times, by the student before training or by the teacher, and the answers are judged:
 
@@ -8,6 +8,8 @@ Each seed is answered several times, by the student before training or by the te
 `rate`
     one at a time, on named criteria (UltraFeedback, Cui et al. 2024). The best is preferred to the worst where their
     mean scores differ by `margin`.
+`verify`
+    by the domain's verifier, without a judge: a right answer is preferred to a wrong one (as in Pang et al. 2024).
 `critique`
     the first answer is criticised and then revised (Madaan et al. 2023); the revision is a candidate.
 
@@ -17,14 +19,16 @@ failure with its class, and never a verdict.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from distill_dagster.config.models import Name, Strict
+from distill_dagster.errors import ConfigError
 from distill_dagster.knowledge import _answers, _replies
-from distill_dagster.knowledge._comparing import Judged, compared, rated
+from distill_dagster.knowledge._comparing import Judged, compared, rated, verified
 from distill_dagster.knowledge._labels import bare
 from distill_dagster.knowledge.base import Answer, Harvest, KindBase, Material, Question, Rounds, Who
 
@@ -41,7 +45,9 @@ class Kind(KindBase):
     version = "1"
 
     class Params(Strict):
-        method: Literal["compare", "rate", "critique"] = Field("compare", description="How answers are judged")
+        method: Literal["compare", "rate", "verify", "critique"] = Field(
+            "compare", description="How answers are judged; verify: by the domain's verifier, without a judge"
+        )
         of: Who = Field("teacher", description="Whose answers: the teacher's, or the student's before training")
         samples: int = Field(2, ge=1, le=8, description="Answers a seed; `critique` judges the first alone")
         temperature: float = Field(0.7, ge=0, description="Of the answers that are judged; a judge answers at 0")
@@ -69,12 +75,15 @@ class Kind(KindBase):
     params: Params
 
     def styles(self) -> frozenset[str]:
-        """The style of its method, and that of the revision."""
+        """The style of its method, and that of the revision; a verifier reads no prompt."""
+        if self.params.method == "verify":
+            return frozenset()
         return frozenset({"critique", "revise"} if self.params.method == "critique" else {self.params.method})
 
     def asks(self) -> frozenset[Who]:
-        """The teacher judges; the one who is judged is asked as well."""
-        return frozenset({"teacher", self.params.of})
+        """The teacher judges, unless a verifier does; the one who is judged is asked as well."""
+        judge: frozenset[Who] = frozenset() if self.params.method == "verify" else frozenset({"teacher"})
+        return judge | {self.params.of}
 
     def compares(self) -> bool:
         """All but a critique do."""
@@ -110,6 +119,8 @@ class Kind(KindBase):
         ]
         if self.params.method == "critique":
             return (yield from self._revised(material, judged))
+        if self.params.method == "verify":
+            return verified(judged, _verifier(material))
         if self.params.method == "compare":
             return (yield from compared(judged, lambda one, first, second: self._which(material, one, first, second)))
         return (
@@ -180,6 +191,23 @@ class Kind(KindBase):
         refs = (("seed", one.seed["seed_no"]), ("call", one.answers[0].call_no), ("call", critic.call_no))
         room = material.teacher.sampling.max_new_tokens or material.tasks[task].max_new_tokens
         return _answers.working(material, task, "revise", {}, given, refs, room=room)
+
+
+def _verifier(material: Material) -> Callable[[Judged, str], bool | None]:
+    """Is this answer to a seed right? None where nobody can tell."""
+    verify = material.verify
+    if verify is None:
+        raise ConfigError(
+            "knowledge.feedback.method",
+            "`verify` needs a verifier, and this domain has none.",
+            "Use `method: compare`, or a domain with a verifier.",
+        )
+
+    def right(one: Judged, text: str) -> bool | None:
+        facts = json.loads(one.seed["facts"]) if one.seed.get("facts") else None
+        return verify(one.seed["task"], facts, text).ok if facts else None
+
+    return right
 
 
 def _judgement(one: Judged, answer: Answer, text: str | None, failure: str | None) -> dict[str, Any]:

@@ -43,6 +43,8 @@ class Readers:
             for version in self.store.versions(key):
                 for record in self.store.open(key, version).runs():
                     for parent in record["parents"]:
+                        if parent.get("reads") == {}:  # it only has to be there
+                            continue
                         reader = Reader(key, version, record["id"], parent["role"])
                         found[parent["artifact"], parent["version"]].append(reader)
         return found
@@ -75,12 +77,14 @@ class Readers:
     def students(
         self, thread: Thread, examples: Sequence[dict[str, Any]], seeds: Sequence[dict[str, Any]]
     ) -> list[dict[str, Any]]:
-        """Models that trained on some examples, on seeds of the teacher's part, or started from such a model."""
+        """Models that trained on some examples, on pairs of some seeds, or on seeds of the teacher's part; and
+        those that started from such a model."""
         queue: list[tuple[Reader, str]] = []
         if thread.data is not None and examples:
             gold = any(row["origin"] == "gold" for row in examples)
             readers = self.of(thread.data.version.key, thread.data.version.version, "data")
             queue += [(reader, "its data") for reader in readers if gold or reader.key[1] != "control_checkpoint"]
+        queue += [(reader, "its preference pairs") for reader in self._on_pairs(thread, seeds)]
         if any(row.get("part") == "teacher" for row in seeds):
             for at in dict.fromkeys(at for at in (thread.seeds, thread.asked) if at is not None):
                 readers = self.of(at.version.key, at.version.version, "seeds")
@@ -98,6 +102,25 @@ class Readers:
             elif reader.key[1] in ("deployed_student", "initial_student"):
                 queue += self._next(reader, "start", "its start")
         return list(told.values())
+
+    def _on_pairs(self, thread: Thread, seeds: Sequence[dict[str, Any]]) -> list[Reader]:
+        """Runs that trained on pairs of some seeds, made from the answers of a thread."""
+        wanted = sorted({row["record_id"] for row in seeds})
+        if thread.outputs is None or not wanted:
+            return []
+        outputs = thread.outputs.version
+        found: list[Reader] = []
+        for key in self.store.artifacts():
+            if key[1] != "preference_pairs":
+                continue
+            for name in self.store.versions(key):
+                version = self.store.open(key, name)
+                parents = [entry for record in version.runs() for entry in record["parents"]]
+                asked = {entry["version"] for entry in parents if entry["artifact"] == key_text(outputs.key)}
+                mine = [("seed_record_id", "in", wanted)]
+                if outputs.version in asked and version.table("preference", ["seed_record_id"], mine).num_rows:
+                    found += self.of(key, name, "pairs")
+        return found
 
     def _next(self, reader: Reader, role: str, through: str) -> list[tuple[Reader, str]]:
         return [(other, through) for other in self.of(reader.key, reader.version, role)]

@@ -16,7 +16,7 @@ from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.stages import seeds, training, validation
 from distill_dagster.stages.arms.base import PACKAGE, Material, Rows
 from distill_dagster.stages.context import PipelineContext
-from distill_dagster.training.objectives.base import needs
+from distill_dagster.training.objectives.base import from_pairs, needs
 
 VERSION = "1"
 
@@ -63,8 +63,8 @@ def make(job: Job, pipeline: PipelineContext) -> None:
     arms = list(control.arms) if multiples else []
     measured = {"measured": bool(multiples), "multiples": sorted(multiples)}
     job.draft.write_json("control.json", {**measured, "arms": arms} if arms else measured)
-    # Gold has no teacher: whatever the student learns from one, its twin learns from labels alone.
-    objective = {"sft": 1.0} if needs(recipe) else recipe.objective
+    # Gold has no teacher and no worse answer: whatever the student learns from them, its twin learns from labels alone.
+    objective = {"sft": 1.0} if needs(recipe) or from_pairs(recipe) else recipe.objective
     looked = validation.examples(job, pipeline) if multiples else []
 
     def training_of(name: str, multiple: int, index: int, rows: Rows) -> Callable[[Job], dict[str, Any]]:
@@ -88,7 +88,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
             for name, multiple in names.items()
             for index in range(pipeline.config.evaluation.seeds)
         }
-        seeds.side_by_side(job, runs, recipe.threads)
+        seeds.side_by_side(job, runs, recipe.threads * recipe.processes)
 
     side_by_side({f"{multiple}x": multiple for multiple in multiples}, lambda name, index: examples)
     side_by_side(dict.fromkeys(arms, 1), lambda name, index: _arm(job, pipeline, name, examples, index))

@@ -11,9 +11,9 @@ from distill_dagster.errors import TrainingError
 from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
-from distill_dagster.stages import examination, seeds, teacher_signals, training, validation
+from distill_dagster.stages import examination, preference_pairs, seeds, teacher_signals, training, validation
 from distill_dagster.stages.context import PipelineContext, prompts_by
-from distill_dagster.training.objectives.base import needs
+from distill_dagster.training.objectives.base import from_pairs, needs
 
 VERSION = "1"
 
@@ -24,7 +24,7 @@ def node(pipeline: PipelineContext) -> Node:
         key=(pipeline.key, "student_checkpoint"),
         version=VERSION,
         parents=(
-            Parent("data", (pipeline.data, "filtered_dataset")),
+            *_data(pipeline),
             Parent("start", (pipeline.key, "initial_student")),
             *_teachers(pipeline),
             # The one that is served of several is chosen on the validation items as well.
@@ -34,6 +34,15 @@ def node(pipeline: PipelineContext) -> Node:
         make=lambda job: make(job, pipeline),
         title="The student after training on gold and teacher examples",
     )
+
+
+def _data(pipeline: PipelineContext) -> tuple[Parent, ...]:
+    """The examples; or the pairs, of which a recipe on preferences reads nothing else."""
+    data = (pipeline.data, "filtered_dataset")
+    if not from_pairs(pipeline.config.training):
+        return (Parent("data", data),)
+    # Which data set there was decides about warm starts (`initial_student.champion`); nothing of it is read here.
+    return Parent("data", data, {}), Parent("pairs", (pipeline.data, preference_pairs.ARTIFACT))
 
 
 def _teachers(pipeline: PipelineContext) -> tuple[Parent, ...]:
@@ -57,24 +66,16 @@ def _teaching(job: Job, pipeline: PipelineContext) -> dict[str, Any]:
 
 
 def make(job: Job, pipeline: PipelineContext) -> None:
-    """Train the student in its own process, once a seed."""
+    """Train the student in its own process, once a seed: on examples, or on the pairs that its terms learn from."""
     recipe, count = pipeline.config.training, pipeline.config.evaluation.seeds
-    examples = job.inputs["data"].table("example").to_pylist()
-    gold = [row for row in examples if row["origin"] == "gold"]
-    repeated = examples + gold * (recipe.gold_repeat - 1)
-    if recipe.rationale.mode != "label_only" and not any(row["rationale"] for row in examples):
-        raise TrainingError(
-            f"{pipeline.key}/student_checkpoint",
-            f"rationale.mode is {recipe.rationale.mode}, and no example has an explanation.",
-            "Ask for them: `knowledge: [{name: labeling, rationale: true}]`, with a teacher that gives them.",
-        )
+    taught = _on_pairs(job) if "pairs" in job.inputs else _on_examples(job, pipeline)
     teaching = _teaching(job, pipeline)
     looked = validation.examples(job, pipeline)
 
     def training_of(index: int) -> Callable[[Job], dict[str, Any]]:
         return lambda own: training.run(
             own,
-            examples=repeated,
+            **taught,
             start=seeds.start(job.inputs["start"], index),
             recipe=seeds.recipe(recipe, index),
             out=job.draft.content / (f"model_s{index}" if count > 1 else "model"),
@@ -84,10 +85,31 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         )
 
     runs = {f"training{seeds.suffix(index)}": training_of(index) for index in range(count)}
-    seeds.side_by_side(job, runs, recipe.threads)
+    seeds.side_by_side(job, runs, recipe.threads * recipe.processes)
     if count > 1:
         _serve_median(job, pipeline, count)
+
+
+def _on_pairs(job: Job) -> dict[str, Any]:
+    """Preference pairs to train on."""
+    pairs = job.inputs["pairs"].table("preference").to_pylist()
+    job.notes["counts"] = {"pairs": len(pairs), "tasks": laws.counts(row["task"] for row in pairs)}
+    return {"pairs": pairs}
+
+
+def _on_examples(job: Job, pipeline: PipelineContext) -> dict[str, Any]:
+    """Examples to train on."""
+    recipe = pipeline.config.training
+    examples = job.inputs["data"].table("example").to_pylist()
+    gold = [row for row in examples if row["origin"] == "gold"]
+    if recipe.rationale.mode != "label_only" and not any(row["rationale"] for row in examples):
+        raise TrainingError(
+            f"{pipeline.key}/student_checkpoint",
+            f"rationale.mode is {recipe.rationale.mode}, and no example has an explanation.",
+            "Ask for them: `knowledge: [{name: labeling, rationale: true}]`, with a teacher that gives them.",
+        )
     job.notes["counts"] = {"examples": len(examples), "origins": laws.counts(row["origin"] for row in examples)}
+    return {"examples": examples + gold * (recipe.gold_repeat - 1)}
 
 
 def _serve_median(job: Job, pipeline: PipelineContext, count: int) -> None:

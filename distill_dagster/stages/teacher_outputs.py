@@ -212,6 +212,7 @@ def material(pipeline: PipelineContext, seeds: Version, prompts: Version) -> Mat
         teacher=pipeline.teacher,
         gold=[row for row in known if row["part"] == "gold"],
         passages=Passages(pipeline.source.domain.passages, pipeline.source.domain.name),
+        verify=pipeline.source.domain.verify,
     )
 
 

@@ -20,7 +20,7 @@ from distill_dagster.storage.store import Version
 def run(
     job: Job,
     *,
-    examples: Sequence[dict[str, Any]],
+    examples: Sequence[dict[str, Any]] = (),
     start: ModelReference | Path,
     recipe: Recipe,
     out: Path,
@@ -28,10 +28,11 @@ def run(
     vocabulary: int = 2048,
     name: str = "train",
     teaching: Mapping[str, Any] | None = None,
+    pairs: Sequence[dict[str, Any]] | None = None,
     validation: Sequence[dict[str, Any]] = (),
     labels: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Train a model on EXAMPLE rows and put its folder at `out`.
+    """Train a model on EXAMPLE rows, or on PREFERENCE rows in `pairs`, and put its folder at `out`.
 
     The work folder outlives a crash, so the same action resumes from its last checkpoint. `teaching` names what a
     teacher says beyond text, as `distill_dagster.training.process` takes it: `signals`, `teacher`. `validation` are
@@ -45,20 +46,23 @@ def run(
 
     from distill_dagster.training import adapters, launch, rationale
 
-    if not examples:
+    if not examples and not pairs:
+        left, funnel = ("example", "filtered_dataset") if pairs is None else ("preference pair", "preference_pairs")
         raise TrainingError(
             f"{job.node.key[0]}/{job.node.key[1]}",
-            "there is nothing to train on: no example was left.",
-            "See the funnel of filtered_dataset, or raise the number of seed records.",
+            f"there is nothing to train on: no {left} was left.",
+            f"See the funnel of {funnel}, or raise the number of seed records.",
         )
     adapters.require(recipe, f"{job.node.key[0]}/{job.node.key[1]}")
     work = job.work / name
     work.mkdir(parents=True, exist_ok=True)
-    data = work / "examples.parquet"
-    pq.write_table(build("example", rationale.rows(examples, recipe.rationale)), data)
+    kind = "examples" if pairs is None else "pairs"
+    data = work / f"{kind}.parquet"
+    taught = rationale.rows(examples, recipe.rationale)
+    pq.write_table(build("example", taught) if pairs is None else build("preference", pairs), data)
     model_out = work / "model"
     task = {
-        "examples": str(data),
+        kind: str(data),
         "base": _base(start, work, tokenizer_texts, vocabulary, labels),
         "recipe": recipe.model_dump(),
         "out": str(model_out),

@@ -32,11 +32,20 @@ class Chat:
 
 
 @dataclass(frozen=True)
+class Side:
+    """Which answer of a preference pair an example holds: `pair` numbers the pairs of a data set from 0."""
+
+    pair: int
+    chosen: bool
+
+
+@dataclass(frozen=True)
 class Example:
     """One encoded record: `ids` and, as long, `weights` (the loss weight of predicting that token).
 
     A classifier's has a `label`, the number of its class, the `text` that it was made from, and its weight at the last
     token alone: one position a record.
+    An answer of a preference pair says which in `side`; both of its pair have the pair's record id.
     """
 
     record_id: str
@@ -45,6 +54,7 @@ class Example:
     task: str = ""
     label: int | None = None
     text: str = ""
+    side: Side | None = None
 
 
 @dataclass

@@ -42,6 +42,14 @@ def positions(
     return rows * ids.shape[1] + columns, ids[rows, columns + 1], weights[rows, columns + 1], rows
 
 
+def learned(weights: torch.Tensor, rows: torch.Tensor, examples: list[Example]) -> torch.Tensor:
+    """The weights of R positions, 0 at a pair's rejected answer: only terms on pairs may look there."""
+    if all(example.side is None for example in examples):
+        return weights
+    kept = torch.tensor([example.side is None or example.side.chosen for example in examples])
+    return weights * kept.to(rows.device)[rows]
+
+
 def pad(examples: list[Example], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and weights of a batch, B × T, padded on the right."""
     length = max(len(example.ids) for example in examples)
@@ -107,7 +115,7 @@ class Forward:
         return Positions(
             hidden=hidden,
             labels=labels,
-            weights=weights,
+            weights=learned(weights, rows, examples),
             rows=rows,
             examples=examples,
             project=lambda states: self._project(states, view),

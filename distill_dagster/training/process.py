@@ -2,8 +2,9 @@
 
 TASK.json:
     examples: parquet file with the columns of EXAMPLE (`record_id`, `messages`, `weight`, `task`); or
-    texts: parquet file with a column `text`, for language modelling on every token.
-    validation: like `examples`; its loss is measured before and after. Optional.
+    texts: parquet file with a column `text`, for language modelling on every token; or
+    pairs: parquet file with the columns of PREFERENCE (`record_id`, `messages`, `chosen`, `rejected`, `task`).
+    validation: like `examples`; its loss is measured before and after. Optional; not with `pairs`.
     base: a model folder, or `{"preset": NAME, "tokenizer": FOLDER}`, or `{"encoder": FOLDER}`, which gets a new head.
         The last and an encoder's preset take `labels`.
     recipe: the fields of `Recipe`.
@@ -153,7 +154,10 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
             tokenizer, _conversations(file), recipe.max_length, recipe.prompt_loss_weight, template, too_long
         )
 
-    examples = encoded(task["examples"] if task.get("examples") else task["texts"])
+    if task.get("pairs"):
+        examples = _pairs(task, tokenizer, recipe, template, too_long)
+    else:
+        examples = encoded(task["examples"] if task.get("examples") else task["texts"])
     validation = encoded(task["validation"]).examples if task.get("validation") else ()
     summary = trainer.train(
         model,
@@ -224,6 +228,21 @@ def start(base: str | dict[str, Any], seed: int) -> tuple[Any, Any]:
         return classifier.with_head(base["encoder"], labels, seed), folders.load_tokenizer(base["encoder"])
     tokenizer = folders.load_tokenizer(base["tokenizer"])
     return presets.build(base["preset"], tokenizer, seed, labels), tokenizer
+
+
+def _pairs(task: dict[str, Any], tokenizer: Any, recipe: Any, template: Any, too_long: Any) -> Any:
+    import pyarrow.parquet as pq
+
+    from distill_dagster.training import pairs
+
+    if task.get("validation"):
+        raise TrainingError(
+            str(task.get("name") or task["work"]),
+            "a run on preference pairs has no `validation`: its loss is of pairs.",
+            "Leave it out; eval_report measures the student.",
+        )
+    rows = pq.read_table(task["pairs"]).to_pylist()
+    return pairs.encode_pairs(tokenizer, pairs.pairs(rows), recipe.max_length, template, too_long)
 
 
 def _conversations(file: str) -> list[Any]:

@@ -19,7 +19,9 @@ def units(objective: Any, examples: Sequence[Example]) -> float:
     count = getattr(objective, "units", None)
     if count is not None:
         return float(count(examples))
-    return math.fsum(weight for example in examples for weight in example.weights[1:])
+    # A pair's rejected answer carries no loss but that of terms on pairs (`forward.learned`).
+    kept = (example for example in examples if example.side is None or example.side.chosen)
+    return math.fsum(weight for example in kept for weight in example.weights[1:])
 
 
 def shares(terms: Mapping[str, Any], batches: Sequence[Sequence[Example]]) -> list[dict[str, float]]:

@@ -17,8 +17,9 @@ import torch
 from distill_dagster.config.models import Recipe, identity
 from distill_dagster.errors import TrainingError
 from distill_dagster.records.identity import digest
-from distill_dagster.training import checkpoint, memory, metrics, rationale
+from distill_dagster.training import checkpoint, memory, metrics, rationale, reference
 from distill_dagster.training.data import Example
+from distill_dagster.training.determinism import own_random, settled
 from distill_dagster.training.early_stop import Stopping
 from distill_dagster.training.feeds.base import Setting
 from distill_dagster.training.feeds.base import build as build_feed
@@ -91,36 +92,16 @@ def train(
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     world = world or World(device=device(recipe.device))
-    with _settled(recipe, world), memory.told(str(path), recipe, (), str(world.device)):
+    with settled(recipe, world), memory.told(str(path), recipe, (), str(world.device)):
         model.to(world.device)  # pyright: ignore[reportArgumentType]
-        summary = _Run(model, tokenizer, examples, recipe, path, signals, world).go(validation, progress)
+        if not world.first:
+            world.wait()  # The first one asks the student before training, and keeps what it says for all.
+        sources = [*signals, *reference.wanted(model, tokenizer, examples, recipe, path)]
+        if world.first:
+            world.wait()
+        summary = _Run(model, tokenizer, examples, recipe, path, sources, world).go(validation, progress)
         model.to("cpu")  # pyright: ignore[reportArgumentType]
         return summary
-
-
-@contextmanager
-def _settled(recipe: Recipe, world: World) -> Iterator[None]:
-    """Deterministic kernels, the recipe's threads and seed; all put back afterwards."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    settings: Any = torch.utils.deterministic
-    fill = settings.fill_uninitialized_memory
-    torch.set_num_threads(recipe.threads)
-    # Some operations have no deterministic kernel on a GPU; there the same bytes are not promised.
-    torch.use_deterministic_algorithms(True, warn_only=world.device.type == "cuda")
-    settings.fill_uninitialized_memory = False
-    try:
-        with _own_random(world):
-            torch.manual_seed(recipe.seed)
-            yield
-    finally:
-        settings.fill_uninitialized_memory = fill
-        torch.use_deterministic_algorithms(deterministic)
-        torch.set_num_threads(threads)
-
-
-def _own_random(world: World) -> Any:
-    """Random numbers drawn inside leave those outside as they were."""
-    return torch.random.fork_rng(devices=[world.device] if world.device.type == "cuda" else [])
 
 
 class _Run:
@@ -140,9 +121,11 @@ class _Run:
         self.signals, self.world = signals, world or World()
         self.padding = int(tokenizer.pad_token_id or 0)  # pyright: ignore[reportArgumentType]
         built = {name: (weight, build(name, params)) for name, (weight, params) in recipe.terms.items()}
-        # A term of weight 0 is logged where it costs nothing; a teacher is not asked for it.
+        # A term of weight 0 is logged where it costs nothing; a teacher is not asked for it, nor are batches made.
         self.terms = {
-            name: (weight, term) for name, (weight, term) in built.items() if weight or not getattr(term, "need", None)
+            name: (weight, term)
+            for name, (weight, term) in built.items()
+            if weight or not (getattr(term, "need", None) or getattr(term, "feed", None))
         }
         # Validation records are no pairs or rollouts, and nobody asked a teacher about them: their labels alone count.
         taught = any(getattr(term, "need", None) or hasattr(term, "feed") for _, term in self.terms.values())
@@ -242,7 +225,8 @@ class _Run:
             group["lr"] = self.recipe.learning_rate * share
         self.optimizer.zero_grad(set_to_none=True)
         parts = shares({name: objective for name, (_, objective) in self.terms.items()}, batches)
-        values = dict.fromkeys(("loss", *self.terms, "positions"), 0.0)
+        measured = [name for _, term in self.terms.values() for name in getattr(term, "measures", ())]
+        values = dict.fromkeys(("loss", *self.terms, "positions", *measured), 0.0)
         for number in self.world.own(len(batches)):
             with self._drawn(number):
                 for name, value in self._backward(batches[number], parts[number]).items():
@@ -268,6 +252,8 @@ class _Run:
         terms = {name: (weight, objective(positions)) for name, (weight, objective) in self.terms.items()}
         loss = torch.stack([weight * part[name] * value for name, (weight, value) in terms.items()]).sum()
         values = {"loss": loss.item(), **{name: part[name] * value.item() for name, (_, value) in terms.items()}}
+        for name, (_, term) in self.terms.items():
+            values |= {key: part[name] * positions.measures[key] for key in getattr(term, "measures", ())}
         if not metrics.finite(values):
             raise self._trouble(f"the loss is not finite ({values})", chosen)
         loss.backward()
@@ -279,7 +265,7 @@ class _Run:
         if self.recipe.accumulate == 1:
             yield
             return
-        with _own_random(self.world):
+        with own_random(self.world):
             torch.manual_seed(int(digest([self.recipe.seed, self.step, number])[:15], 16))
             yield
 
@@ -308,7 +294,7 @@ class _Run:
         return f"{self.folder}, step {self.step + 1} of {self.recipe.steps}"
 
     def _trouble(self, reason: str, chosen: list[Example]) -> TrainingError:
-        ids = [example.record_id for example in chosen]
+        ids = list(dict.fromkeys(example.record_id for example in chosen))
         shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
         return TrainingError(
             self._place,
@@ -353,8 +339,12 @@ class _Run:
             whole.update(name.encode())
             whole.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         for example in self.examples:
-            classified = [] if example.label is None else [example.label, example.text]
-            whole.update(json.dumps([example.record_id, example.ids, example.weights, *classified]).encode())
+            said_of: list[Any] = [example.record_id, example.ids, example.weights]
+            if example.side is not None:
+                said_of += [example.side.pair, example.side.chosen]
+            if example.label is not None:
+                said_of += [example.label, example.text]
+            whole.update(json.dumps(said_of).encode())
         said: dict[str, Any] = {"recipe": identity(self.recipe), "data": whole.hexdigest()}
         if self.world.size > 1:
             said["processes"] = self.world.size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline import rule_teacher
 from rounds import drive, kind_of, material_of, seed_rows
 
-from distill_dagster.domains.base import Task
+from distill_dagster.domains.base import Task, Verdict
 from distill_dagster.errors import ConfigError
 from distill_dagster.records.tables import build
 from distill_dagster.teachers.base import Response
@@ -243,3 +244,65 @@ def test_no_text_closes_its_own_fence(first, second):
 def test_params_that_cannot_be_are_named(params, match):
     with pytest.raises(ConfigError, match=match):
         kind_of("feedback", **params)
+
+
+def facts_of(seeds, right="red"):
+    return [{**seed, "facts": json.dumps({"right": right})} for seed in seeds]
+
+
+def judged_by_facts(task, facts, text):
+    return Verdict({"red": True, "green": False}.get(text) if facts["right"] == "red" else None)
+
+
+def test_a_verifier_prefers_right_to_wrong_and_asks_no_judge():
+    task = FREE
+    seeds = facts_of(seed_rows(["one", "two"], task="note"))
+    material = replace(material_of(seeds, task=task), verify=judged_by_facts)
+    samples = {0: "green", 1: "red", 2: "blue", 3: "red"}
+    driven = drive(kind_of("feedback", method="verify", samples=4), material, lambda r: samples[r.sample], first=5)
+    assert len(driven.rounds) == 1 and len(driven.calls) == 8
+    rows = comparisons(driven)
+    assert [(row["verdict"], row["winner"], row["first"], row["second"]) for row in rows] == [
+        ("ok", "first", "red", "green")
+    ] * 2
+    assert [(row["first_call_no"], row["second_call_no"]) for row in rows] == [(6, 5), (10, 9)]
+    assert [(row["method"], row["first_score"], row["second_score"]) for row in rows] == [("verify", 1.0, 0.0)] * 2
+    assert not driven.harvest.candidates and not driven.harvest.judgements
+
+
+@pytest.mark.parametrize(
+    ("samples", "right", "wanted"),
+    [
+        (("red", "blue"), "red", "tie"),
+        (("green", "blue"), "red", "tie"),
+        (("green", "red"), "unknown", "tie"),
+        (("red", "red"), "red", "same_answer"),
+    ],
+)
+def test_without_a_right_and_a_wrong_answer_there_is_no_preference(samples, right, wanted):
+    seeds = facts_of(seed_rows(["one"], task="note"), right)
+    material = replace(material_of(seeds, task=FREE), verify=judged_by_facts)
+    (row,) = comparisons(drive(kind_of("feedback", method="verify"), material, lambda r: samples[r.sample]))
+    assert (row["verdict"], row["winner"]) == (wanted, None)
+
+
+def test_every_wrong_answer_meets_a_right_one():
+    def verify(task, facts, text):
+        return Verdict(text.startswith("r"))
+
+    seeds = facts_of(seed_rows(["one"], task="note"))
+    material = replace(material_of(seeds, task=FREE), verify=verify)
+    samples = ["r1", "w1", "r2", "w2", "w3"]
+    driven = drive(kind_of("feedback", method="verify", samples=5), material, lambda r: samples[r.sample])
+    assert [(row["first"], row["second"]) for row in comparisons(driven)] == [("r1", "w1"), ("r2", "w2"), ("r1", "w3")]
+
+
+def test_a_domain_without_a_verifier_says_so():
+    with pytest.raises(ConfigError, match="needs a verifier, and this domain has none"):
+        drive(kind_of("feedback", method="verify"), material_of(SEEDS), rule_teacher.answer)
+
+
+def test_a_verifier_needs_neither_teacher_nor_prompt():
+    kind = kind_of("feedback", method="verify", of="student")
+    assert (kind.asks(), kind.styles(), kind.compares()) == ({"student"}, set(), True)
+    assert kind_of("feedback", method="verify").asks() == {"teacher"}

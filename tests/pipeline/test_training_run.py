@@ -1,6 +1,7 @@
 """What a recipe says about the run itself, from YAML: early stop, packing, several batches a step."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,20 @@ def test_a_fitted_teacher_has_no_validation_records(tmp_path: Path) -> None:
     project.edit("teacher.yaml", f"recipe: {RECIPE}", f"recipe: {RECIPE[:-1]}, {STOP}}}")
     with pytest.raises(ConfigError, match="teacher.yaml.*fitted on D_T alone"):
         project.project()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_two_processes_from_yaml(tmp_path: Path) -> None:
+    project = tiny.parcels(tmp_path)
+    project.run(BEFORE)
+    with_recipe(project, "accumulate: 2, processes: 2")
+    made = project.run(["student_checkpoint"], start=subprocess.Popen)["student_checkpoint"]
+    shared = made.record["notes"]["training"]
+    assert (shared["processes"], shared["steps"]) == (2, 6)
+    # The same step by one process: the same losses, but for rounding.
+    project.edit("pipeline.yaml", ", processes: 2", "")
+    alone = project.run(["student_checkpoint"])["student_checkpoint"]
+    assert not alone.reused
+    for mine, theirs in zip(losses(made, "student"), losses(alone, "student"), strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4) and mine["tokens"] == theirs["tokens"]

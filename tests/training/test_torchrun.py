@@ -17,7 +17,8 @@ from distill_dagster.records.tables import build
 from distill_dagster.training import metrics
 from distill_dagster.training.launch import launch
 
-pytestmark = [pytest.mark.needs_torch, pytest.mark.slow]
+# Each starts several processes that import torch, which takes long on a busy machine.
+pytestmark = [pytest.mark.needs_torch, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 RECIPE = {"steps": 12, "batch_tokens": 256, "learning_rate": 3e-3, "checkpoint_every": 4, "log_every": 2}
 SHARED = {**RECIPE, "accumulate": 4}

@@ -31,7 +31,10 @@ class Setting:
 
 
 class Feed(Protocol):
-    """Batches without end. The same setting, step and state give the same batches."""
+    """Batches without end. The same setting, step and state give the same batches.
+
+    A feed with an attribute `shared` that is true serves terms that name no feed as well.
+    """
 
     def __init__(self, setting: Setting) -> None: ...
 
@@ -55,6 +58,9 @@ def build(objectives: Iterable[tuple[str, Any]], setting: Setting) -> Feed:
         ConfigError: Two of them ask for different ones.
     """
     asked = {getattr(objective, "feed", DEFAULT): name for name, objective in objectives}
+    named = [feed for feed in asked if feed != DEFAULT]
+    if len(named) == 1 and getattr(registry.load(PACKAGE, named[0], "Feed", "training.objective"), "shared", False):
+        asked.pop(DEFAULT, None)
     if len(asked) > 1:
         (one, first), (other, second) = list(asked.items())[:2]
         raise ConfigError(

@@ -28,13 +28,16 @@ class Positions:
     Attributes:
         hidden: Last hidden states at the positions *before* each label, R × H.
         labels: The token to predict, R.
-        weights: Its loss weight, R, none of them 0.
+        weights: Its loss weight, R: 0 at the rejected answer of a preference pair, and nowhere else.
         rows: The example of the batch each position belongs to, R.
         examples: The examples of the batch.
         project: From hidden states to logits; objectives that need only some columns may do without.
         head: Output layer (V × H, in the precision of its matrix products) and bias (V, or None), for objectives that
             never hold all logits; None where `hidden` holds logits already.
-        signals: What a teacher says about these positions, by where it comes from: `stored` or `live`.
+        signals: What is known beside the text, by where it comes from: `stored` and `live` are a teacher's
+            probabilities, `reference` the log-probability of each example under the student before training.
+        measures: What a term found beside its value and wants in `metrics.jsonl`, under the names that its class lists
+            in `measures`; means over the same as its value.
     """
 
     hidden: torch.Tensor
@@ -45,6 +48,7 @@ class Positions:
     project: Callable[[torch.Tensor], torch.Tensor]
     head: tuple[torch.Tensor, torch.Tensor | None] | None = None
     signals: Mapping[str, Any] = field(default_factory=dict)
+    measures: dict[str, float] = field(default_factory=dict)
 
     @property
     def record_ids(self) -> list[str]:
@@ -55,6 +59,13 @@ class Positions:
     def logits(self) -> torch.Tensor:
         """Student logits, R × V, fp32; computed once for all objectives that ask."""
         return self.project(self.hidden).float()
+
+    @cached_property
+    def log_probs(self) -> torch.Tensor:
+        """Log-probability of each label, R, with a gradient; computed once, and never with all logits in memory."""
+        from distill_dagster.training.losses.log_probs import log_probs
+
+        return log_probs(self.hidden, self.head, self.labels)
 
     @cached_property
     def total(self) -> torch.Tensor:
@@ -82,7 +93,8 @@ class Objective(Protocol):
 
     A term with parameters has a class `Params` (a config model) and takes one; a term that learns from a teacher's
     probabilities says so in `need`; one that learns from other batches than the records themselves names them in
-    `feed` (`distill_dagster.training.feeds`).
+    `feed` (`distill_dagster.training.feeds`); one that compares itself with the student before training sets
+    `reference` (`distill_dagster.training.reference`).
     """
 
     def __call__(self, positions: Positions) -> torch.Tensor:
@@ -115,3 +127,9 @@ def needs(recipe: Recipe) -> list[Need]:
     """What the terms of a recipe need a teacher for; empty where text is enough."""
     built = (build(name, params) for name, (weight, params) in recipe.terms.items() if weight)
     return [objective.need for objective in built if getattr(objective, "need", None) is not None]
+
+
+def from_pairs(recipe: Recipe) -> bool:
+    """Whether a recipe learns from preference pairs."""
+    built = (build(name, params) for name, (weight, params) in recipe.terms.items() if weight)
+    return any(getattr(objective, "feed", None) == "pairs" for objective in built)
