@@ -26,7 +26,7 @@ SNAPSHOT = REPO / "tests" / "snapshots" / "stages.json"
 
 _DATA = ("domains/*.py", "stages/context.py")
 _LEAKS = ("stages/leakage.py", "filtering/_leakage.py", "filtering/_minhash.py", "filtering/_text.py")
-_WEIGHTS = ("models/*.py", "stages/models.py")
+_WEIGHTS = ("models/*.py", "stages/models.py", "stages/classes.py")
 _LOSSES = ("training/losses/*.py", "training/signals/*.py")
 _TRAINING = (
     *_WEIGHTS,

@@ -229,8 +229,8 @@ class StudentOptions(Strict):
 
     base: str = Field(
         default="domain:student_base",
-        description="domain:student_base, preset:NAME, a folder, a hub id, or pipeline:NAME@champion (its own: a warm "
-        "start)",
+        description="domain:student_base, preset:NAME, a folder, a hub id, `teacher` (its weights, or some of its "
+        "`layers`), or pipeline:NAME@champion (its own: a warm start)",
     )
     revision: str | None = None
     vocabulary: int = Field(default=2048, ge=300, description="Size of the tokenizer fitted for a preset")
@@ -238,6 +238,21 @@ class StudentOptions(Strict):
         None,
         description="A file with the model's config.json, for `distill-dagster plan` to read in place of the hub's",
     )
+    layers: Annotated[int, Field(ge=1)] | list[Annotated[int, Field(ge=0)]] | None = later(
+        None,
+        description="Only these layers of `base`, from 0, or so many, evenly spaced; of `teacher`, a folder or a hub "
+        "model. All by default",
+    )
+
+    @model_validator(mode="after")
+    def _layers_of_a_model(self) -> StudentOptions:
+        if self.layers is None:
+            return self
+        if self.base.startswith(("preset:", "pipeline:")):
+            raise ValueError(f"`layers` takes layers of a teacher, a folder or a hub model, not of {self.base!r}")
+        if isinstance(self.layers, list) and (not self.layers or self.layers != sorted(set(self.layers))):
+            raise ValueError(f"`layers` is {self.layers}: list at least one, each once, in rising order")
+        return self
 
 
 class ControlOptions(Strict):

@@ -43,9 +43,11 @@ def of_pipeline(pipeline: PipelineConfig, document: Document, tasks: Sequence[st
     yield from _knowledge(pipeline, document, tasks)
     yield from _filtering(pipeline, document, tasks)
     yield from _recipe(pipeline.training, ("training",), document)
-    yield from _model(pipeline.student.base, pipeline.student.revision, ("student", "base"), document)
+    if pipeline.student.base != "teacher":
+        yield from _model(pipeline.student.base, pipeline.student.revision, ("student", "base"), document)
     if pipeline.student.architecture is not None:
         yield from _architecture(pipeline.student.architecture, document)
+    yield from _one_task(pipeline, document, tasks)
     fault = schedule.cron_fault(pipeline.schedule.cron)
     if fault:
         yield document.problem(("schedule", "cron"), f"{fault}.", "For example `0 3 * * 1`: Mondays at three.")
@@ -72,6 +74,18 @@ def _architecture(text: str, document: Document) -> Iterator[Problem]:
         return
     if not path.is_file():
         yield document.problem(key, f"there is no file {text!r} beside this one.", "Copy the model's config.json.")
+
+
+def _one_task(pipeline: PipelineConfig, document: Document, tasks: Sequence[str] | None) -> Iterator[Problem]:
+    """A student from an encoder's preset answers one task."""
+    taught = pipeline.tasks if pipeline.tasks is not None else tasks
+    scheme, _, name = pipeline.student.base.partition(":")
+    if scheme != "preset" or taught is None or len(taught) < 2:
+        return
+    presets = importlib.import_module("distill_dagster.training.presets")
+    if name in presets.PRESETS and presets.is_encoder(name):
+        reason = f"a classifier answers one task, and this pipeline teaches {', '.join(taught)}."
+        yield document.problem(("student", "base"), reason, "Name one in `tasks`, and give each its own pipeline.")
 
 
 def _knowledge(pipeline: PipelineConfig, document: Document, tasks: Sequence[str] | None) -> Iterator[Problem]:

@@ -132,10 +132,23 @@ def _references(pipeline: PipelineConfig, document: Document, index: Index) -> I
     for kind, name, key in wanted:
         if name is not None and index.unknown(kind, name):
             yield document.problem(key, f"no {kind} is named {name!r}.", nearest(name, index.names(kind)))
+    yield from _taught_by_weights(pipeline, document, index)
     other = index.get("pipeline", pipeline.data_from) if pipeline.data_from else None
     if other is not None and other.source != pipeline.source:
         reason = f"the data of pipeline {pipeline.data_from!r} is of source {other.source!r}, not {pipeline.source!r}."
         yield document.problem(("source",), reason, f"Write `source: {other.source}` and give it a `name`.")
+
+
+def _taught_by_weights(pipeline: PipelineConfig, document: Document, index: Index) -> Iterator[Problem]:
+    """Has the teacher weights here, where the student starts from them?"""
+    owner, seen = pipeline, set[str]()
+    while owner is not None and owner.data_from is not None and owner.data_from not in seen:
+        seen.add(owner.data_from)
+        owner = index.get("pipeline", owner.data_from)
+    teacher = index.get("teacher", owner.teacher) if owner is not None and owner.teacher else None
+    if pipeline.student.base == "teacher" and teacher is not None and teacher.backend not in ("transformers", "vllm"):
+        reason = f"teacher {teacher.name!r} answers by backend {teacher.backend!r}: no weights of it are here."
+        yield document.problem(("student", "base"), reason, "Start the student from a preset, a folder or a hub id.")
 
 
 def _pairs(pipeline: PipelineConfig, document: Document, index: Index) -> Iterator[Problem]:

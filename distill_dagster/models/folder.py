@@ -82,6 +82,16 @@ def fetch(model: str | Path, revision: str | None = None) -> Path:
         ) from error
 
 
+def fetch_config(model: str, revision: str | None = None) -> dict[str, Any]:
+    """The `config.json` of a hub model, from the hub's cache or the hub; empty where it cannot be had."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return _json(Path(hf_hub_download(model, "config.json", revision=revision)))
+    except (OSError, ValueError, RuntimeError, ModelError):
+        return {}
+
+
 def check(folder: str | Path) -> Path:
     """Refuse a folder that is missing, incomplete or unsafe; loads nothing.
 
@@ -178,8 +188,17 @@ def context_length(model: PreTrainedModel) -> int:
     for name in ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length"):
         value = getattr(config, name, None)
         if isinstance(value, int) and value > 0:
-            return value
+            return value - _unused_positions(model)
     return 1024
+
+
+def _unused_positions(model: PreTrainedModel) -> int:
+    """Rows of a position table that no token gets: RoBERTa counts from behind its padding index."""
+    for name, module in model.named_modules():
+        padding = getattr(module, "padding_idx", None)
+        if name.endswith("position_embeddings") and padding is not None:
+            return int(padding) + 1
+    return 0
 
 
 def parameters(folder: str | Path) -> int:
@@ -204,25 +223,34 @@ def parameters(folder: str | Path) -> int:
 
 
 def load_model(folder: str | Path, dtype: str = "fp32") -> PreTrainedModel:
-    """A causal language model from a checked folder, in evaluation mode. `dtype` is fp32, fp16 or bf16.
+    """A causal language model or a classifier from a checked folder, in evaluation mode. `dtype` is fp32, fp16 or bf16.
 
     An adapter is merged into its base.
 
     Raises:
-        ModelError: The folder does not pass `check`, or transformers cannot build it.
+        ModelError: The folder does not pass `check`, holds an encoder without a head, or transformers cannot build it.
     """
     path = check(folder)
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
     from transformers.utils import logging
 
-    from distill_dagster.models import adapter
+    from distill_dagster.models import adapter, classifier
 
     if adapter.is_adapter(path):
         return adapter.load(path).to(getattr(torch, DTYPES[dtype]))  # pyright: ignore[reportArgumentType]
+
+    kind = classifier.kind(path)
+    if kind == "encoder":
+        raise ModelError(
+            str(path),
+            "it is an encoder without a classification head: it answers nothing.",
+            "Start a student from it, or `fit` a teacher from it on a task of kind `label`: both give it a head.",
+        )
+    auto = AutoModelForSequenceClassification if kind == "classifier" else AutoModelForCausalLM
     logging.disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model = auto.from_pretrained(
             path,
             dtype=getattr(torch, DTYPES[dtype]),
             use_safetensors=True,
@@ -258,6 +286,8 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
             tokenizer = PreTrainedTokenizerFast.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(str(path), f"the tokenizer cannot be read ({error}).", "Save it again.") from error
+    if tokenizer.eos_token_id is None and tokenizer.sep_token_id is not None:
+        tokenizer.eos_token = tokenizer.sep_token  # An encoder's text ends with its separator.
     if tokenizer.eos_token_id is None:
         raise ModelError(str(path), "the tokenizer has no end token.", "Set eos_token in tokenizer_config.json.")
     if tokenizer.pad_token_id is None:

@@ -259,13 +259,17 @@ def _counter(pipeline: PipelineContext, version: Version | None) -> Callable[[Re
         return lambda request: ZERO
     if version is None or not teacher_model.is_local(pipeline):
         return by_bytes
-    from distill_dagster.models import chat, folder
+    from distill_dagster.models import chat, classifier, folder
 
-    tokenizer = folder.load_tokenizer(teacher_model.weights(pipeline, version))
+    weights = teacher_model.weights(pipeline, version)
+    tokenizer = folder.load_tokenizer(weights)
+    classifies = classifier.kind(weights) == "classifier"
     plain = pipeline.teacher.template == "plain"
 
     def exact(request: Request) -> Range:
-        if plain:
+        if classifies:
+            ids = chat.tokens(tokenizer, classifier.text(request.messages), True)
+        elif plain:
             ids = chat.tokens(tokenizer, "".join(message["content"] for message in request.messages), True)
         else:
             ids = chat.tokens(tokenizer, chat.render(tokenizer, request.messages, True), False)

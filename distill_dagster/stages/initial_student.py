@@ -6,18 +6,21 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from distill_dagster.config.models import identity
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.lineage.ledger import Ledger
 from distill_dagster.records.messages import text_of
-from distill_dagster.stages import models, seeds, training
+from distill_dagster.stages import classes, models, seeds, teacher_signals, training
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.storage.store import Store
 
 VERSION = "2"
 
+#: A student that starts from its teacher's weights, or from some of their layers.
+TEACHER = "teacher"
 #: A student that starts from a pipeline's, another's or an earlier one of its own: `pipeline:NAME@champion`.
 FROM_PIPELINE = "pipeline:"
 
@@ -26,8 +29,9 @@ def node(pipeline: PipelineContext) -> Node:
     """The node `<pipeline>/initial_student`."""
     student = pipeline.config.student
     parents: tuple[Parent, ...] = ()
-    local = False
-    if student.base.startswith(FROM_PIPELINE):
+    if student.base == TEACHER:
+        parents = (Parent("teacher", (pipeline.data, "teacher_model")),)
+    elif student.base.startswith(FROM_PIPELINE):
         other, _, alias = student.base.removeprefix(FROM_PIPELINE).partition("@")
         start = Parent("start", (other, "deployed_student"))
         parents = (start,)
@@ -37,8 +41,6 @@ def node(pipeline: PipelineContext) -> Node:
             parents = (Parent("data", (pipeline.data, "filtered_dataset"), {}), start)
     elif student.base.startswith("preset:"):
         parents = (Parent("seeds", (pipeline.source.key, "seed_set"), {"seed": ("gold", "unlabeled")}),)
-    else:
-        local = True
     return Node(
         key=(pipeline.key, "initial_student"),
         version=VERSION,
@@ -48,10 +50,21 @@ def node(pipeline: PipelineContext) -> Node:
             "seed": pipeline.config.training.seed,
             **(seeds.identity(pipeline) if student.base.startswith("preset:") else {}),
         },
-        outside=lambda: reference(pipeline).outside() if local else {},
+        outside=lambda: outside(pipeline),
         make=lambda job: make(job, pipeline),
         title="The student before training: a base model, a preset, or another pipeline's student",
     )
+
+
+def outside(pipeline: PipelineContext) -> Mapping[str, Any]:
+    """A folder's files or a hub model's revision, and the labels of the head that the student gets."""
+    base = pipeline.config.student.base
+    if base == TEACHER or base.startswith(FROM_PIPELINE):
+        return {}
+    found = reference(pipeline)
+    labels = classes.head_labels(pipeline, found, _place(pipeline))
+    known = {} if found.kind == "preset" else dict(found.outside())
+    return {**known, "labels": list(labels)} if labels else known
 
 
 def champion(pipeline: PipelineContext, store: Store, alias: str) -> Mapping[str, str] | None:
@@ -79,9 +92,11 @@ def _trained_on(pipeline: PipelineContext, store: Store, promoted: Mapping[str, 
 def reference(pipeline: PipelineContext) -> models.ModelReference:
     """The base model that config names."""
     student = pipeline.config.student
-    return models.resolve(
-        student.base, student.revision, pipeline.source, pipeline.folder, f"pipeline {pipeline.key}: student.base"
-    )
+    return models.resolve(student.base, student.revision, pipeline.source, pipeline.folder, _place(pipeline))
+
+
+def _place(pipeline: PipelineContext) -> str:
+    return f"pipeline {pipeline.key}: student.base"
 
 
 def make(job: Job, pipeline: PipelineContext) -> None:
@@ -89,6 +104,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
     from distill_dagster.models import adapter, folder
 
     target = job.draft.content / "model"
+    base = pipeline.config.student.base
     if "start" in job.inputs:
         source: Path = training.weights(job.inputs["start"])
         folder.check(source)
@@ -96,13 +112,37 @@ def make(job: Job, pipeline: PipelineContext) -> None:
             folder.save(folder.load_model(source), folder.load_tokenizer(source), target)
         else:
             shutil.copytree(source, target)
-    elif pipeline.config.student.base.startswith("preset:"):
+    elif base.startswith("preset:"):
         _from_preset(job, pipeline)
+    elif base == TEACHER:
+        _from_model(job, pipeline, teacher_signals.weights(pipeline, job.inputs["teacher"]), target)
     else:
-        shutil.copytree(
-            reference(pipeline).fetched(), target, ignore=shutil.ignore_patterns("manifest.json", "scores*")
-        )
+        _from_model(job, pipeline, reference(pipeline).fetched(), target)
     job.notes["counts"] = {"parameters": folder.parameters(target)}
+
+
+def _from_model(job: Job, pipeline: PipelineContext, source: Path, target: Path) -> None:
+    """A model folder as it is, with a head where it is an encoder without one, or some of its layers.
+
+    Raises:
+        ModelError: It is a classifier of other labels, or has no such layers.
+    """
+    from distill_dagster.models import adapter, classifier, folder, layers
+
+    sort, wanted = classifier.kind(source), pipeline.config.student.layers
+    labels = classes.task_labels(pipeline, _place(pipeline)) if sort != "causal" else ()
+    if sort == "classifier":
+        classes.require_labels(source, labels, _place(pipeline))
+    if sort != "encoder" and wanted is None and not adapter.is_adapter(source):
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("manifest.json", "scores*"))
+        return
+    seed = pipeline.config.training.seed
+    model = classifier.with_head(source, labels, seed) if sort == "encoder" else folder.load_model(source)
+    if wanted is not None:
+        kept = layers.chosen(wanted, layers.count(model), _place(pipeline))
+        job.notes["layers"] = {"of": layers.count(model), "kept": kept}
+        model = layers.take(model, kept)
+    folder.save(model, folder.load_tokenizer(source), target, "fp32")
 
 
 def _from_preset(job: Job, pipeline: PipelineContext) -> None:
@@ -114,9 +154,10 @@ def _from_preset(job: Job, pipeline: PipelineContext) -> None:
     rows = job.inputs["seeds"].table("seed", filters=[("part", "in", ["gold", "unlabeled"])]).to_pylist()
     texts = [text_of(row["messages"]) for row in rows] + [row["answer"] for row in rows if row["answer"]]
     place = job.work / "tokenizer"
-    tokenizer.fit(texts, pipeline.config.student.vocabulary, place)
-    words = folder.load_tokenizer(place)
     name = pipeline.config.student.base.removeprefix("preset:")
+    labels = classes.head_labels(pipeline, reference(pipeline), _place(pipeline))
+    tokenizer.fit(texts, pipeline.config.student.vocabulary, place, encoder=bool(labels))
+    words = folder.load_tokenizer(place)
     for index in range(pipeline.config.evaluation.seeds):
-        model = presets.build(name, words, pipeline.config.training.seed + index)
+        model = presets.build(name, words, pipeline.config.training.seed + index, labels)
         folder.save(model, words, job.draft.content / f"model{seeds.suffix(index)}", "fp32")

@@ -30,6 +30,18 @@ class ModelReference:
 
         return {"model": folder.digest(self.folder)}
 
+    def sort(self) -> str:
+        """causal, classifier or encoder (which has no head yet). Of a hub model its `config.json` is fetched; where
+        that cannot be had, it counts as causal, and fetching the model says why."""
+        from distill_dagster.models import classifier, folder
+        from distill_dagster.training import presets
+
+        if self.kind == "preset":
+            return "encoder" if presets.is_encoder(self.preset or "") else "causal"
+        if self.folder is not None:
+            return classifier.kind(self.folder)
+        return classifier.kind_of(folder.fetch_config(self.text, self.revision))
+
     def fetched(self) -> Path:
         """A checked local folder; fetches a hub model."""
         from distill_dagster.models import folder

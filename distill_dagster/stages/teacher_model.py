@@ -7,13 +7,14 @@ from typing import Any
 
 from distill_dagster.config.models import TeacherConfig, identity
 from distill_dagster.domains.base import Domain
+from distill_dagster.errors import ModelError
 from distill_dagster.knowledge import prompts as prompting
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.records.identity import digest
 from distill_dagster.records.messages import as_chat, message, text_of
 from distill_dagster.records.tables import build
-from distill_dagster.stages import models, training
+from distill_dagster.stages import classes, models, training
 from distill_dagster.stages.context import PipelineContext, Row, prompts_by
 from distill_dagster.storage.store import Version
 from distill_dagster.teachers import recorded
@@ -67,7 +68,11 @@ def _outside(pipeline: PipelineContext) -> dict[str, Any]:
         return {member.teacher.name: _outside(member) for member in pipeline.panel}
     if pipeline.teacher.recorded is not None:
         return {"files": answers(pipeline).files}
-    return dict(_reference(pipeline).outside()) if is_local(pipeline) else {}
+    if not is_local(pipeline):
+        return {}
+    reference = _reference(pipeline)
+    labels = classes.head_labels(pipeline, reference, _place(pipeline))
+    return {**reference.outside(), "labels": list(labels)} if labels else dict(reference.outside())
 
 
 def answers(pipeline: PipelineContext) -> recorded.Backend:
@@ -97,8 +102,11 @@ def is_local(pipeline: PipelineContext) -> bool:
 def _reference(pipeline: PipelineContext) -> models.ModelReference:
     teacher = pipeline.teacher
     text = (teacher.fit.base if teacher.fit and teacher.fit.base else None) or teacher.model
-    place = f"teacher {teacher.name}"
-    return models.resolve(text, teacher.revision, pipeline.source, pipeline.teacher_folder, place)
+    return models.resolve(text, teacher.revision, pipeline.source, pipeline.teacher_folder, _place(pipeline))
+
+
+def _place(pipeline: PipelineContext) -> str:
+    return f"teacher {pipeline.teacher.name}"
 
 
 def record_file(pipeline: PipelineContext) -> str:
@@ -138,14 +146,22 @@ def _make(job: Job, pipeline: PipelineContext) -> None:
     }
     if teacher.fit is not None:
         examples = gold_examples(job.inputs["seeds"], job.inputs["prompts"], "teacher", pipeline.source.domain)
+        reference = _reference(pipeline)
+        labels = classes.head_labels(pipeline, reference, _place(pipeline))
+        if labels:
+            examples = [row for row in examples if row["task"] in pipeline.known_tasks]
+            record["labels"] = list(labels)
+        if reference.sort() == "classifier":
+            classes.require_labels(reference.fetched(), labels, _place(pipeline))
         summary = training.run(
             job,
             examples=examples,
-            start=_reference(pipeline),
+            start=reference,
             recipe=teacher.fit.recipe,
             out=job.draft.content / "model",
             tokenizer_texts=[text_of(row["messages"]) for row in examples],
             vocabulary=2048,
+            labels=labels,
         )
         record |= {"fitted": True, "records": len(examples), "steps": teacher.fit.recipe.steps}
         job.notes["training"] = summary
@@ -155,6 +171,7 @@ def _make(job: Job, pipeline: PipelineContext) -> None:
         path = _reference(pipeline).fetched()
         record["revision"] = folder.digest(path)[:32]
         record["parameters"] = folder.parameters(path)
+        record |= _classifier(pipeline, path)
     elif teacher.recorded is not None:
         file = answers(pipeline)
         record = {"name": teacher.name, "backend": teacher.backend, "fitted": False, "files": file.files}
@@ -166,6 +183,21 @@ def _make(job: Job, pipeline: PipelineContext) -> None:
     job.draft.write_json(record_file(pipeline), record)
     fitted = job.notes.get("training", {})
     job.notes["counts"] = {"parameters": record.get("parameters", fitted.get("parameters"))}
+
+
+def _classifier(pipeline: PipelineContext, path: Path) -> dict[str, Any]:
+    """What there is to say of a teacher that is a classifier: its labels, and those that the task does not have."""
+    sort = _reference(pipeline).sort()
+    if sort == "encoder":
+        raise ModelError(
+            _place(pipeline),
+            f"{path} is an encoder without a classification head: it answers nothing.",
+            "Give `fit`, which trains one on D_T, or name a folder with a classifier.",
+        )
+    if sort == "causal":
+        return {}
+    beyond = classes.beyond_task(pipeline, path, _place(pipeline))
+    return {"labels": classes.folder_labels(path), "labels_beyond_task": beyond}
 
 
 def weights(pipeline: PipelineContext, version: Version) -> Path:

@@ -111,27 +111,21 @@ def make(job: Job, pipeline: PipelineContext, want: Wanted) -> None:
     """Score the records that no earlier version of these signals knows."""
     import torch
 
-    from distill_dagster.models import folder
-    from distill_dagster.training import data
+    from distill_dagster.models import classifier, folder
+    from distill_dagster.training import classify, data
     from distill_dagster.training.signals import capture, store
 
     place = f"{pipeline.key}/{ARTIFACT}"
     path = weights(pipeline, job.inputs["teacher"])
     tokenizer = folder.load_tokenizer(path)
-    if want.k >= len(tokenizer):
-        raise TrainingError(
-            place, f"k {want.k} is not below the teacher's vocabulary of {len(tokenizer):,}.", "Lower `k`."
-        )
-    meta = store.Meta(
-        teacher=job.inputs["teacher"].version,
-        tokenizer=store.tokenizer_digest(tokenizer),
-        template=store.template_digest(tokenizer, "chat"),
-        vocabulary=len(tokenizer),
-        k=want.k,
-        temperatures=want.temperatures,
-    )
     rows = job.inputs["data"].table("example").to_pylist()
-    examples = data.encode(tokenizer, data.chats(rows), want.max_length).examples
+    if classifier.kind(path) == "classifier":
+        meta = _of_labels(job, path, want)
+        context = folder.context_length(folder.load_model(path))  # The student's max_length counts other tokens.
+        examples = classify.encode(tokenizer, data.chats(rows), None, context).examples
+    else:
+        meta = _of_tokens(job, tokenizer, want, place)
+        examples = data.encode(tokenizer, data.chats(rows), want.max_length).examples
     threads = torch.get_num_threads()
     torch.set_num_threads(pipeline.teacher.threads)
     try:
@@ -165,6 +159,41 @@ def make(job: Job, pipeline: PipelineContext, want: Wanted) -> None:
     }
 
 
+def _of_tokens(job: Job, tokenizer: Any, want: Wanted, place: str) -> Any:
+    """How the signals of a language model are written."""
+    from distill_dagster.training.signals import store
+
+    if want.k >= len(tokenizer):
+        raise TrainingError(
+            place, f"k {want.k} is not below the teacher's vocabulary of {len(tokenizer):,}.", "Lower `k`."
+        )
+    return store.Meta(
+        teacher=job.inputs["teacher"].version,
+        tokenizer=store.tokenizer_digest(tokenizer),
+        template=store.template_digest(tokenizer, "chat"),
+        vocabulary=len(tokenizer),
+        k=want.k,
+        temperatures=want.temperatures,
+    )
+
+
+def _of_labels(job: Job, path: Path, want: Wanted) -> Any:
+    """How the signals of a classifier are written: all its labels but one at most, the rest being that one."""
+    from distill_dagster.models import classifier
+    from distill_dagster.training.signals import store
+
+    labels = tuple(classifier.folder_labels(path))
+    return store.Meta(
+        teacher=job.inputs["teacher"].version,
+        tokenizer="",
+        template="",
+        vocabulary=len(labels),
+        k=min(want.k, len(labels) - 1),
+        temperatures=want.temperatures,
+        labels=labels,
+    )
+
+
 def make_of_calls(job: Job, pipeline: PipelineContext, want: Wanted) -> None:
     """Take what the teacher said of its answers over to the student's tokens.
 
@@ -187,14 +216,7 @@ def make_of_calls(job: Job, pipeline: PipelineContext, want: Wanted) -> None:
     if pipeline.teachers is not None:
         raise TrainingError(place, "signals come from one teacher, and there are several.", "Use one, or `sft`.")
     tokenizer = folder.load_tokenizer(job.inputs["student"].local("model"))
-    meta = store.Meta(
-        teacher=job.inputs["teacher"].version,
-        tokenizer=store.tokenizer_digest(tokenizer),
-        template=store.template_digest(tokenizer, "chat"),
-        vocabulary=len(tokenizer),
-        k=want.k,
-        temperatures=want.temperatures,
-    )
+    meta = _of_tokens(job, tokenizer, want, place)
     rows = job.inputs["data"].table("example").to_pylist()
     given = {(row["seed_record_id"], row["answer"]): row["tokens"] for row in _features(job)}
     said = {

@@ -30,12 +30,14 @@ def run(
     teaching: Mapping[str, Any] | None = None,
     pairs: Sequence[dict[str, Any]] | None = None,
     validation: Sequence[dict[str, Any]] = (),
+    labels: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train a model on EXAMPLE rows, or on PREFERENCE rows in `pairs`, and put its folder at `out`.
 
     The work folder outlives a crash, so the same action resumes from its last checkpoint. `teaching` names what a
     teacher says beyond text, as `distill_dagster.training.process` takes it: `signals`, `teacher`. `validation` are
-    EXAMPLE rows whose loss is measured, and by which `early_stop` stops.
+    EXAMPLE rows whose loss is measured, and by which `early_stop` stops. `labels` are those of the head that an encoder
+    without one gets.
 
     Returns:
         The trainer's summary: steps, tokens, last loss, seconds.
@@ -61,7 +63,7 @@ def run(
     model_out = work / "model"
     task = {
         kind: str(data),
-        "base": _base(start, work, tokenizer_texts, vocabulary),
+        "base": _base(start, work, tokenizer_texts, vocabulary, labels),
         "recipe": recipe.model_dump(),
         "out": str(model_out),
         "work": str(work),
@@ -112,17 +114,21 @@ def weights(version: Version, name: str = "model") -> Path:
     return folder
 
 
-def _base(start: ModelReference | Path, work: Path, texts: Sequence[str], vocabulary: int) -> Any:
+def _base(
+    start: ModelReference | Path, work: Path, texts: Sequence[str], vocabulary: int, labels: Sequence[str]
+) -> Any:
     if isinstance(start, Path):
         return str(start)
+    head = {"labels": list(labels)} if labels else {}
     if start.kind != "preset":
-        return str(start.fetched())
+        folder = start.fetched()
+        return {"encoder": str(folder), **head} if start.sort() == "encoder" else str(folder)
     from distill_dagster.training import tokenizer
 
     folder = work / "tokenizer"
     if not (folder / "tokenizer_config.json").exists():
-        tokenizer.fit(texts, vocabulary, folder)
-    return {"preset": start.preset, "tokenizer": str(folder)}
+        tokenizer.fit(texts, vocabulary, folder, encoder=bool(labels))
+    return {"preset": start.preset, "tokenizer": str(folder), **head}
 
 
 def curve(path: Path, name: str = "loss") -> list[tuple[int, float]]:

@@ -1,4 +1,5 @@
-"""A model folder as a teacher: prompts in batches on this machine, greedily or sampled. Students answer the same way.
+"""A model folder as a teacher: prompts in batches on this machine, greedily or sampled. Students answer the same way,
+and so do classifiers, whose answer is a label (`distill_dagster.teachers._classifier`).
 
 An answer does not depend on the questions beside it (`distill_dagster.models.generation`).
 """
@@ -7,10 +8,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from distill_dagster.errors import ModelError
+from distill_dagster.models import classifier
 from distill_dagster.models import folder as folders
 from distill_dagster.models.chat import chat_tokens, plain_tokens, require_template
 from distill_dagster.records.identity import digest
@@ -18,10 +21,11 @@ from distill_dagster.teachers.base import Request, Response
 
 if TYPE_CHECKING:
     from distill_dagster.models.generation import Row
+    from distill_dagster.teachers._classifier import Classifier
 
 
 class Backend:
-    """A causal language model folder that answers.
+    """A folder of a causal language model, or of a classifier, that answers.
 
     Args:
         folder: Model folder, checked at once and loaded at the first question.
@@ -67,6 +71,9 @@ class Backend:
         """
         if not requests:
             return
+        if classifier.kind(self.folder) == "classifier":
+            yield from self._classifier.ask(requests, self.served_model)
+            return
         self._load()
         rows: list[Row] = []
         for index, request in enumerate(requests):
@@ -77,6 +84,12 @@ class Backend:
                 yield index, Response("", "error", self.served_model, len(row.prompt), 0, "context_exceeded")
         for row in self._generator.run(rows):
             yield row.index, Response(row.text or "", row.finish, self.served_model, len(row.prompt), len(row.said))
+
+    @cached_property
+    def _classifier(self) -> Classifier:
+        from distill_dagster.teachers._classifier import Classifier
+
+        return Classifier(self.folder, self.batch_size, self.threads, self.dtype)
 
     def _load(self) -> None:
         if self._model is not None:

@@ -43,6 +43,8 @@ class Side:
 class Example:
     """One encoded record: `ids` and, as long, `weights` (the loss weight of predicting that token).
 
+    A classifier's has a `label`, the number of its class, the `text` that it was made from, and its weight at the last
+    token alone: one position a record.
     An answer of a preference pair says which in `side`; both of its pair have the pair's record id.
     """
 
@@ -50,6 +52,8 @@ class Example:
     ids: list[int]
     weights: list[float]
     task: str = ""
+    label: int | None = None
+    text: str = ""
     side: Side | None = None
 
 

@@ -2,7 +2,7 @@
 
 Three ways, tried in this order on the first batch and compared with the model's own logits: the Llama fast path;
 the model's decoder with the output layer at the chosen positions only; the whole model (for architectures that
-scale or cap their logits).
+scale or cap their logits). A classifier has its own way: `distill_dagster.training.classify`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from distill_dagster.errors import TrainingError
 from distill_dagster.models import llama, packed
+from distill_dagster.models.classifier import is_classifier
 from distill_dagster.training import adapters, layers, packing
+from distill_dagster.training.classify import classified
 from distill_dagster.training.data import Example
 from distill_dagster.training.objectives.base import Positions
 
@@ -63,7 +66,7 @@ class Forward:
     """A model's forward pass for training.
 
     Args:
-        model: A causal language model.
+        model: A causal language model, or a classifier.
         precision: fp32, or bf16 (matrix products in bf16, weights and sums in fp32).
         packing: Examples behind each other instead of padded, where the model gives the same numbers so.
     """
@@ -72,19 +75,27 @@ class Forward:
         self.model = model
         self.precision = precision
         self.packing = packing
-        self.way = "unknown"
+        self.way = "classifier" if is_classifier(model) else "unknown"
         #: Whether batches are packed; None before the first one of several examples.
-        self.packs: bool | None = None if packing else False
+        self.packs: bool | None = None if packing and self.way == "unknown" else False
         self.watch = layers.Watch()
 
     def look(self, watch: layers.Watch) -> None:
         """Keep these layers, too, from now on. The fast path computes some of them at a few positions only, and two
         models must have their tokens at the same places, so batches are padded."""
+        if self.way == "classifier":
+            raise TrainingError(
+                "training.objective",
+                "terms on layers learn from language models, and this is a classifier.",
+                "Use `sft` and `divergence`, and `student: {base: teacher, layers: …}` to start from its layers.",
+            )
         self.watch |= watch
         self.way, self.packs = "unknown", False
 
     def __call__(self, examples: list[Example], padding: int) -> Positions:
         """The positions of a batch that carry a loss, example by example; there may be none."""
+        if self.way == "classifier":
+            return classified(self.model, examples, padding, self.precision)
         if self.way == "unknown":
             ids = pad(examples, padding)[0][:2].to(self.model.device)
             with adapters.stirred(self.model):

@@ -5,7 +5,8 @@ TASK.json:
     texts: parquet file with a column `text`, for language modelling on every token; or
     pairs: parquet file with the columns of PREFERENCE (`record_id`, `messages`, `chosen`, `rejected`, `task`).
     validation: like `examples`; its loss is measured before and after. Optional; not with `pairs`.
-    base: a model folder, or `{"preset": NAME, "tokenizer": FOLDER}`.
+    base: a model folder, or `{"preset": NAME, "tokenizer": FOLDER}`, or `{"encoder": FOLDER}`, which gets a new head.
+        The last and an encoder's preset take `labels`.
     recipe: the fields of `Recipe`.
     template: chat (default) or plain.
     signals: `{"path": FILE, "teacher": VERSION}`, what a teacher said beforehand. Optional.
@@ -119,8 +120,9 @@ def _held(task: dict[str, Any], work: Path) -> int:
 def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
     """Train as a task says, in this process, and write the model folder; returns the trainer's summary."""
     from distill_dagster.config.models import Recipe
+    from distill_dagster.models import classifier
     from distill_dagster.models import folder as folders
-    from distill_dagster.training import adapters, data, trainer
+    from distill_dagster.training import adapters, classify, data, trainer
     from distill_dagster.training.world import World
 
     recipe = Recipe(**task["recipe"])
@@ -144,8 +146,13 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
             "Lower training.max_length.",
         )
     template, too_long = task.get("template") or "chat", task.get("too_long") or "error"
+    labels = classifier.labels(model)
+    if labels:
+        classify.refuse_text(recipe)
 
     def encoded(file: str) -> data.Encoded:
+        if labels:
+            return classify.encode(tokenizer, _conversations(file), labels, recipe.max_length, too_long)
         return data.encode(
             tokenizer, _conversations(file), recipe.max_length, recipe.prompt_loss_weight, template, too_long
         )
@@ -163,13 +170,15 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
         task["work"],
         validation=validation,
         progress=report,
-        signals=_signals(task, tokenizer, template, world.device),
+        signals=_signals(task, tokenizer, template, world.device, labels),
         rewards=_rewards(task),
         world=world,
     )
     if not world.first:
         return summary
-    summary |= {"dropped_too_long": len(examples.dropped), "template": template}
+    summary |= {"dropped_too_long": len(examples.dropped), "template": None if labels else template}
+    if labels:
+        summary["labels"] = len(labels)
     out = Path(task["out"])
     temporary = out.with_name(f".{out.name}.tmp")
     for stale in (temporary, out):
@@ -184,15 +193,22 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
     return summary
 
 
-def _signals(task: dict[str, Any], tokenizer: Any, template: Any, device: Any) -> list[Any]:
+def _signals(
+    task: dict[str, Any], tokenizer: Any, template: Any, device: Any, labels: tuple[str, ...] = ()
+) -> list[Any]:
     """Where objectives that ask for more than text find it."""
     found: list[Any] = []
     if task.get("signals"):
         from distill_dagster.training.signals.store import Stored
 
         said = task["signals"]
-        found.append(Stored(Path(said["path"]), tokenizer, template, said.get("teacher")))
-    if task.get("teacher"):
+        found.append(Stored(Path(said["path"]), tokenizer, template, said.get("teacher"), labels))
+    if task.get("teacher") and labels:
+        from distill_dagster.training.signals.live_classes import LiveClassifier
+
+        said = task["teacher"]
+        found.append(LiveClassifier(Path(said["path"]), labels, said.get("dtype") or "fp32", device))
+    elif task.get("teacher"):
         from distill_dagster.training.signals.live import LiveTeacher
 
         said = task["teacher"]
@@ -221,15 +237,20 @@ def _rewards(task: dict[str, Any]) -> Any:
     return rewards.load(task["rewards"])
 
 
-def start(base: str | dict[str, str], seed: int) -> tuple[Any, Any]:
-    """Model and tokenizer that a task starts from, in fp32: a folder, or a preset with a fitted tokenizer."""
+def start(base: str | dict[str, Any], seed: int) -> tuple[Any, Any]:
+    """Model and tokenizer that a task starts from, in fp32: a folder, a preset with a fitted tokenizer, or an encoder
+    that gets a head."""
+    from distill_dagster.models import classifier
     from distill_dagster.models import folder as folders
     from distill_dagster.training import presets
 
     if isinstance(base, str):
         return folders.load_model(base), folders.load_tokenizer(base)
+    labels = base.get("labels") or ()
+    if "encoder" in base:
+        return classifier.with_head(base["encoder"], labels, seed), folders.load_tokenizer(base["encoder"])
     tokenizer = folders.load_tokenizer(base["tokenizer"])
-    return presets.build(base["preset"], tokenizer, seed), tokenizer
+    return presets.build(base["preset"], tokenizer, seed, labels), tokenizer
 
 
 def _pairs(task: dict[str, Any], tokenizer: Any, recipe: Any, template: Any, too_long: Any) -> Any:

@@ -73,7 +73,7 @@ def train(
     """Train `model` in place, with AdamW (Loshchilov & Hutter 2019; no decay on norms and embeddings).
 
     Args:
-        model: A causal language model in fp32.
+        model: A causal language model or a classifier in fp32.
         tokenizer: Its tokenizer, for the padding token.
         examples: Encoded records.
         recipe: Objective terms, steps, batch size, schedule, seed, threads, precision.
@@ -351,9 +351,11 @@ class _Run:
             whole.update(name.encode())
             whole.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         for example in self.examples:
-            said_of = [example.record_id, example.ids, example.weights]
+            said_of: list[Any] = [example.record_id, example.ids, example.weights]
             if example.side is not None:
                 said_of += [example.side.pair, example.side.chosen]
+            if example.label is not None:
+                said_of += [example.label, example.text]
             whole.update(json.dumps(said_of).encode())
         said: dict[str, Any] = {"recipe": identity(self.recipe), "data": whole.hexdigest()}
         if self.world.size > 1:

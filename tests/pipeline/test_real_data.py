@@ -16,7 +16,18 @@ pytestmark = [pytest.mark.needs_torch, pytest.mark.real_data]
 ITEMS = 12
 
 
-@pytest.mark.parametrize("name", ["banking77", "cqa", "overruling", "pubmedqa", "stories"])
+#: Folder of each pipeline.
+EXAMPLES = {
+    "banking77": "banking77",
+    "banking77_encoder": "banking77",
+    "cqa": "cqa",
+    "overruling": "overruling",
+    "pubmedqa": "pubmedqa",
+    "stories": "stories",
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_runs_end_to_end(
     repo: Path, real_data: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -24,7 +35,7 @@ def test_an_example_runs_end_to_end(
     monkeypatch.setenv("DISTILL_REAL_WEIGHTS", str(real_data.parent / "weights"))
     config = tmp_path / "assets_config"
     config.mkdir()
-    for file in (repo / "examples" / "real_data" / name).glob("*.yaml"):
+    for file in (repo / "examples" / "real_data" / EXAMPLES[name]).glob("*.yaml"):
         (config / file.name).write_text(re.sub(r"steps: \d+", "steps: 4", file.read_text("utf-8")), "utf-8")
     project = Project(Settings(config, str(tmp_path / "store"), tmp_path / "state"), limit=ITEMS)
     nodes = [node for node in project.needed(name) if node.key[1] != "deployed_student"]  # four steps pass no gate

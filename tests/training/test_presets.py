@@ -22,8 +22,23 @@ def test_an_unknown_preset_names_the_nearest() -> None:
 @pytest.mark.needs_torch
 @pytest.mark.parametrize("name", sorted(presets.PRESETS))
 def test_the_count_is_that_of_the_model(name: str, tokenizer) -> None:
-    model = presets.build(name, tokenizer, 0)
+    model = presets.build(name, tokenizer, 0, ["no", "yes"])
     assert sum(p.numel() for p in model.parameters()) == presets.find(name).parameters(len(tokenizer))
+
+
+@pytest.mark.needs_torch
+def test_an_encoder_depends_on_seed_and_name_only_and_needs_labels(tokenizer) -> None:
+    import torch
+
+    torch.manual_seed(1)
+    one = presets.build("encoder_tiny", tokenizer, 7, ["a", "b", "c"])
+    torch.manual_seed(2)
+    two = presets.build("encoder_tiny", tokenizer, 7, ["a", "b", "c"])
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    assert one.config.id2label == {0: "a", 1: "b", 2: "c"}
+    assert presets.is_encoder("preset:encoder_tiny") and not presets.is_encoder("nano")
+    with pytest.raises(ConfigError, match="a classifier needs at least two labels, and there are 0"):
+        presets.build("encoder_tiny", tokenizer)
 
 
 @pytest.mark.needs_torch

@@ -43,6 +43,8 @@ class Meta:
         k: Tokens a position.
         temperatures: At which the rest is known.
         codec: How the bytes are written.
+        labels: A classifier's labels, which its distribution is over; its readers may have another tokenizer, so
+            `tokenizer` and `template` say nothing. Empty for a language model.
     """
 
     teacher: str
@@ -52,6 +54,12 @@ class Meta:
     k: int
     temperatures: tuple[float, ...]
     codec: int = codec.CODEC
+    labels: tuple[str, ...] = ()
+
+    def said(self) -> dict[str, Any]:
+        """As JSON."""
+        found = asdict(self)
+        return found if self.labels else {name: value for name, value in found.items() if name != "labels"}
 
     @property
     def layout(self) -> codec.Layout:
@@ -71,7 +79,12 @@ def template_digest(tokenizer: PreTrainedTokenizerBase, template: Template) -> s
 
 
 def token_hash(example: Example) -> bytes:
-    """16 bytes of SHA-256 over the ids and which of them carry a loss: other tokens are another question."""
+    """16 bytes of SHA-256 over the ids and which of them carry a loss: other tokens are another question.
+
+    A classifier is asked about a text, in whatever tokens.
+    """
+    if example.label is not None:
+        return hashlib.sha256(b"text" + example.text.encode("utf-8", "surrogatepass")).digest()[:16]
     ids = np.asarray(example.ids, "<i4").tobytes()
     mask = np.asarray([weight != 0 for weight in example.weights], "u1").tobytes()
     return hashlib.sha256(len(example.ids).to_bytes(8, "little") + ids + mask).digest()[:16]
@@ -79,7 +92,7 @@ def token_hash(example: Example) -> bytes:
 
 def count(example: Example) -> int:
     """Positions of an example that carry a loss."""
-    return sum(weight != 0 for weight in example.weights[1:])
+    return 1 if example.label is not None else sum(weight != 0 for weight in example.weights[1:])
 
 
 @dataclass(frozen=True)
@@ -100,7 +113,7 @@ def write(path: Path, rows: Iterable[Row], meta: Meta) -> None:
     listed = list(rows)
     schema = pa.schema(
         [("example_id", pa.string()), ("token_hash", pa.binary(16)), ("positions", pa.int32()), ("blob", pa.binary())],
-        metadata={_KEY: json.dumps(asdict(meta), sort_keys=True).encode()},
+        metadata={_KEY: json.dumps(meta.said(), sort_keys=True).encode()},
     )
     columns = [[getattr(row, field.name) for row in listed] for field in schema]
     table = pa.Table.from_arrays([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
@@ -120,7 +133,8 @@ def read_meta(path: Path) -> Meta:
     try:
         said = (pq.read_schema(path).metadata or {}).get(_KEY)
         found = json.loads(said) if said is not None else None
-        meta = Meta(**{**found, "temperatures": tuple(found["temperatures"])}) if found else None
+        lists = {name: tuple(found[name]) for name in ("temperatures", "labels") if name in found} if found else {}
+        meta = Meta(**{**found, **lists}) if found else None
     except (OSError, pa.ArrowInvalid, ValueError, TypeError, KeyError) as error:
         raise TrainingError(str(path), f"no file of signals ({error}).", AGAIN) from error
     if meta is None or meta.codec != codec.CODEC:
@@ -146,22 +160,31 @@ class Stored:
         tokenizer: The student's tokenizer.
         template: How its conversations are written.
         teacher: Version of the teacher that must have been captured; None: any.
+        labels: Of a student that is a classifier; the tokenizer may then be another.
 
     Raises:
-        TrainingError: The signals are another teacher's, tokenizer's or template's.
+        TrainingError: The signals are another teacher's, tokenizer's or template's, or of other labels.
     """
 
     name = "stored"
 
     def __init__(
-        self, path: Path, tokenizer: PreTrainedTokenizerBase, template: Template = "chat", teacher: str | None = None
+        self,
+        path: Path,
+        tokenizer: PreTrainedTokenizerBase,
+        template: Template = "chat",
+        teacher: str | None = None,
+        labels: Sequence[str] = (),
     ) -> None:
         self.path, self.meta = path, read_meta(path)
-        for what, said, wanted in (
-            ("teacher", self.meta.teacher, teacher),
-            ("tokenizer", self.meta.tokenizer, tokenizer_digest(tokenizer)),
-            ("chat template", self.meta.template, template_digest(tokenizer, template)),
-        ):
+        checks = [("teacher", self.meta.teacher, teacher)]
+        if labels or self.meta.labels:
+            self._numbers = _numbers(self.meta, labels, path)
+        else:
+            self._numbers = None
+            checks.append(("tokenizer", self.meta.tokenizer, tokenizer_digest(tokenizer)))
+            checks.append(("chat template", self.meta.template, template_digest(tokenizer, template)))
+        for what, said, wanted in checks:
             if wanted is not None and said != wanted:
                 raise TrainingError(
                     str(path),
@@ -177,7 +200,7 @@ class Stored:
     @property
     def digest(self) -> str:
         """What a checkpoint must agree with."""
-        whole = hashlib.sha256(json.dumps(asdict(self.meta), sort_keys=True).encode())
+        whole = hashlib.sha256(json.dumps(self.meta.said(), sort_keys=True).encode())
         for key in sorted(self._rows):
             whole.update(key[0].encode() + key[1] + hashlib.sha256(self._rows[key].blob).digest())
         return whole.hexdigest()
@@ -208,7 +231,23 @@ class Stored:
         joined = codec.Signal(
             *(np.concatenate([getattr(part, field) for part in parts]) for field in ("ids", "log_probs", "log_rest"))
         )
+        if self._numbers is not None:
+            joined = codec.Signal(self._numbers[joined.ids], joined.log_probs, joined.log_rest)
         return StoredBatch(joined, self.meta)
+
+
+def _numbers(meta: Meta, labels: Sequence[str], path: Path) -> np.ndarray:
+    """The student's number of each of the teacher's labels."""
+    from distill_dagster.training.classify import match
+
+    if not (labels and meta.labels):
+        who = ("text", "a classifier") if labels else ("labels", "a language model")
+        raise TrainingError(
+            str(path),
+            f"these signals are of a teacher that answers with {who[0]}, and the student is {who[1]}.",
+            "Take a teacher of the student's kind, or learn from its answers alone, with `sft`.",
+        )
+    return np.argsort(np.asarray(match(meta.labels, labels, str(path))))
 
 
 @dataclass(frozen=True)
@@ -234,7 +273,9 @@ class StoredBatch:
         from distill_dagster.training.losses.targets import TopK
 
         try:
-            signal = codec.at(self.signal, self.meta.temperatures, temperature, k)
+            # All labels but one, and the rest is that one: nothing more can be kept.
+            kept = min(k, self.meta.vocabulary - 1) if self.meta.labels else k
+            signal = codec.at(self.signal, self.meta.temperatures, temperature, kept)
         except (KeyError, ValueError) as error:
             raise TrainingError(
                 "training.objective.divergence",
@@ -248,4 +289,4 @@ class StoredBatch:
 
 def any_of(meta: Meta) -> dict[str, Any]:
     """The metadata for people and run records."""
-    return {**asdict(meta), "bytes_a_token": meta.layout.width}
+    return {**meta.said(), "bytes_a_token": meta.layout.width}

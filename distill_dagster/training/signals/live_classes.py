@@ -1,0 +1,69 @@
+"""A classifier in memory as a teacher: it reads the student's texts with its own tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill_dagster.errors import TrainingError
+from distill_dagster.models import classifier, folder
+from distill_dagster.models.chat import plain_tokens
+from distill_dagster.training.classify import classified, match
+from distill_dagster.training.data import Example
+from distill_dagster.training.objectives.base import Positions
+from distill_dagster.training.signals.live import LiveBatch
+
+
+class LiveClassifier:
+    """A teacher's folder, held in memory while a student of the same labels trains.
+
+    Args:
+        path: Its model folder.
+        labels: The student's labels, in the order of its logits; the teacher's may stand in another.
+        dtype: Precision it runs in: fp32 or bf16.
+        device: Where it runs.
+
+    Raises:
+        TrainingError: It is no classifier, or one of other labels; names them.
+    """
+
+    name = "live"
+
+    def __init__(self, path: Path, labels: Sequence[str], dtype: str = "fp32", device: Any = "cpu") -> None:
+        require(path)
+        self.model, self.tokenizer = folder.load_model(path).to(device), folder.load_tokenizer(path)
+        self.order = torch.tensor(match(classifier.labels(self.model), labels, str(path)), device=device)
+        self.padding = int(self.tokenizer.pad_token_id or 0)  # pyright: ignore[reportArgumentType]
+        self.context = folder.context_length(self.model)
+        self.precision = dtype
+        self.digest = folder.digest(path)
+
+    @torch.no_grad()
+    def __call__(self, examples: Sequence[Example], positions: Positions) -> LiveBatch:
+        """The teacher's logits on the texts of a batch, in the student's order of labels."""
+        said = classified(self.model, [self._own(example) for example in examples], self.padding, self.precision)
+        return LiveBatch(replace(said, hidden=said.hidden[:, self.order]), len(self.order))
+
+    def _own(self, example: Example) -> Example:
+        ids = plain_tokens(self.tokenizer, example.text, True)
+        if len(ids) > self.context:
+            raise TrainingError(
+                f"record {example.record_id}",
+                f"it has {len(ids)} of the teacher's tokens, more than its context, {self.context}.",
+                "Let a filter drop such records.",
+            )
+        return replace(example, ids=ids, weights=[1.0] * len(ids))
+
+
+def require(path: Path) -> None:
+    """TrainingError unless a folder holds a classifier."""
+    if classifier.kind(path) != "classifier":
+        raise TrainingError(
+            str(path),
+            "the teacher writes text, and the student is a classifier: one speaks of tokens, the other of labels.",
+            "Fit an encoder as the teacher, or learn from the teacher's answers alone, with `sft`.",
+        )
