@@ -54,7 +54,7 @@ def run(tokenizer, examples, teacher: Path, folder: Path, recipe: Recipe = RECIP
     from distill_dagster.training.signals.live import LiveTeacher
     from distill_dagster.training.trainer import train
 
-    model = fresh(tokenizer)
+    model = more.pop("model", None) or fresh(tokenizer)
     return train(model, tokenizer, examples, recipe, folder, signals=[LiveTeacher(teacher, tokenizer)], **more), model
 
 
@@ -137,7 +137,7 @@ def test_other_layers_are_another_run(undisturbed, tokenizer, examples, teacher,
 
 
 @pytest.mark.slow
-def test_a_killed_process_resumes_to_the_same_curve(undisturbed, chats, tokenizer, teacher, tmp_path: Path) -> None:
+def test_a_killed_process_resumes_to_the_same_curve(chats, examples, tokenizer, teacher, tmp_path: Path) -> None:
     rows = [{"origin": "gold", "task": "turn", "split": "train", "messages": from_chat(c.messages)} for c in chats]
     pq.write_table(build_table("example", rows), tmp_path / "examples.parquet")
 
@@ -151,17 +151,22 @@ def test_a_killed_process_resumes_to_the_same_curve(undisturbed, chats, tokenize
     }
     (tmp_path / "TASK.json").write_text(json.dumps(task), "utf-8")
     command = [sys.executable, "-m", "distill_dagster.training.process", str(tmp_path / "TASK.json")]
-    # Each checkpoint passes four points; the second one is killed (SIGKILL) where it is about to be put in place.
+    # Killed (SIGKILL) where the second checkpoint is about to be put in place.
     log = tmp_path / "points"
-    faults = {"DISTILL_FAULT_AT": "7", "DISTILL_FAULT_LOG": str(log)}
+    faults = {"DISTILL_FAULT_AT": "11", "DISTILL_FAULT_LOG": str(log)}
     assert subprocess.run(command, env={**os.environ, **faults}, check=False).returncode == -9
-    assert log.read_text("utf-8").split()[-1] == "checkpoint.rename"
+    points = [line.split()[-1] for line in log.read_text("utf-8").splitlines()]
+    assert points[-1] == "checkpoint.rename" and points.count("checkpoint.rename") == 2, points
     assert subprocess.run(command, check=False).returncode == 0
     assert json.loads((tmp_path / "work" / "result.json").read_text("utf-8"))["summary"]["resumed_from"] == 10
-    assert lines(tmp_path / "work") == undisturbed[2]
+    # The same run in this process, which nothing interrupts.
     from distill_dagster.models import folder
+    from distill_dagster.training import presets
 
-    assert weights(folder.load_model(tmp_path / "out")) == undisturbed[1]
+    model = presets.build("nano", tokenizer, RECIPE.seed)
+    run(tokenizer, examples, teacher, tmp_path / "whole", model=model)
+    assert lines(tmp_path / "work") == lines(tmp_path / "whole")
+    assert weights(folder.load_model(tmp_path / "out")) == weights(model)
     assert b"objective" not in (tmp_path / "out" / "model.safetensors").read_bytes()
 
 
