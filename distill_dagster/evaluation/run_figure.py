@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from distill_dagster.config.registry import names
 from distill_dagster.evaluation import style, wording
 from distill_dagster.evaluation.canvas import bare, png, settings, title
 from distill_dagster.evaluation.figures import thin
@@ -13,10 +14,8 @@ from distill_dagster.evaluation.figures import thin
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: What a line of `metrics.jsonl` holds beside the objective's terms.
-NO_TERMS = frozenset(
-    {"step", "loss", "grad_norm", "lr", "tokens", "tokens_per_second", "elapsed", "validation_loss", "positions"}
-)
+#: Terms that are no objective: explanations as a second task.
+OTHERS = frozenset({"rationale"})
 #: Strokes of the terms, in the order of their names.
 STROKES = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 
@@ -35,17 +34,17 @@ def run_figure(runs: Mapping[str, Rows]) -> bytes:
     with matplotlib.rc_context(settings()):  # pyright: ignore[reportCallIssue, reportArgumentType]
         figure = Figure(figsize=(9.2, 5.6), layout="constrained")
         panels = figure.subplots(2, 2)
-        names = wording.arm_order(runs)
-        _terms(panels[0, 0], {name: runs[name] for name in names})
+        order = wording.arm_order(runs)
+        _terms(panels[0, 0], {name: runs[name] for name in order})
         for axes, key, words, logarithmic in (
             (panels[0, 1], "lr", "Learning rate", False),
             (panels[1, 0], "grad_norm", "Gradient norm, before clipping", True),
             (panels[1, 1], "tokens_per_second", "Tokens a second", False),
         ):
-            for name in names:
+            for name in order:
                 _line(axes, runs[name], key, style.colour(name), "-", wording.arm_title(name))
             _finish(axes, words, logarithmic)
-        if len(names) > 1:
+        if len(order) > 1:
             panels[0, 1].legend(frameon=False, fontsize=8)
         for axes in panels[1]:
             axes.set_xlabel("optimizer step")
@@ -57,7 +56,9 @@ def _terms(axes: Axes, runs: Mapping[str, Rows]) -> None:
     for name, rows in runs.items():
         shade, whose = style.colour(name), f"{wording.arm_title(name)}: " if len(runs) > 1 else ""
         _line(axes, rows, "loss", shade, "-", f"{whose}loss")
-        terms = sorted({key for row in rows for key in row} - NO_TERMS) if len(runs) == 1 else []
+        # Beside its terms a line holds rates, norms, counts and what terms measured.
+        known = OTHERS.union(names("distill_dagster.training.objectives"))
+        terms = sorted({key for row in rows for key in row} & known) if len(runs) == 1 else []
         if len(terms) > 1:
             for term, stroke in zip(terms, STROKES * (1 + len(terms) // len(STROKES)), strict=False):
                 _line(axes, rows, term, style.MUTED, stroke, term)

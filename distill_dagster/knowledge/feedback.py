@@ -83,7 +83,8 @@ class Kind(KindBase):
     def asks(self) -> frozenset[Who]:
         """The teacher judges, unless a verifier does; the one who is judged is asked as well."""
         judge: frozenset[Who] = frozenset() if self.params.method == "verify" else frozenset({"teacher"})
-        return judge | {self.params.of}
+        judged: frozenset[Who] = frozenset({self.params.of})
+        return judge | judged
 
     def compares(self) -> bool:
         """All but a critique do."""

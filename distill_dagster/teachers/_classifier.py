@@ -13,9 +13,9 @@ from distill_dagster.errors import ModelError
 from distill_dagster.models import classifier
 from distill_dagster.models import folder as folders
 from distill_dagster.models.chat import plain_tokens
+from distill_dagster.models.generation import BUCKET, LEAST_ROWS, sample
 from distill_dagster.records.identity import digest
 from distill_dagster.teachers.base import Request, Response, TokenLogprob
-from distill_dagster.teachers.transformers import BUCKET, LEAST_ROWS, sample
 
 
 class Classifier:

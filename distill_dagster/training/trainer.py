@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
@@ -14,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from distill_dagster.config.models import Recipe, identity
+from distill_dagster.config.models import Recipe
 from distill_dagster.errors import TrainingError
 from distill_dagster.records.identity import digest
-from distill_dagster.training import checkpoint, features, memory, metrics, rationale, reference
+from distill_dagster.training import features, memory, metrics, rationale, reference, resuming
 from distill_dagster.training.data import Example
 from distill_dagster.training.determinism import own_random, settled
 from distill_dagster.training.early_stop import Stopping
@@ -103,12 +102,12 @@ def train(
         sources = [*signals, *reference.wanted(model, tokenizer, examples, recipe, path)]
         if world.first:
             world.wait()
-        summary = _Run(model, tokenizer, examples, recipe, path, sources, rewards, world).go(validation, progress)
+        summary = Run(model, tokenizer, examples, recipe, path, sources, rewards, world).go(validation, progress)
         model.to("cpu")  # pyright: ignore[reportArgumentType]
         return summary
 
 
-class _Run:
+class Run:
     """One run of `train`."""
 
     def __init__(
@@ -157,10 +156,10 @@ class _Run:
         self.step = self.tokens = self.learned = 0
         self.elapsed = 0.0
         self.stopping = Stopping(recipe.early_stop) if recipe.early_stop else None
-        self.fingerprint = self._fingerprint()
+        self.fingerprint = resuming.fingerprint(self)
 
     def go(self, validation: Sequence[Example], progress: Progress | None) -> dict[str, Any]:
-        recipe, resumed, stopping = self.recipe, self._resume(), self.stopping
+        recipe, resumed, stopping = self.recipe, resuming.resume(self), self.stopping
         if stopping and not validation:
             raise TrainingError(
                 str(self.folder),
@@ -184,7 +183,7 @@ class _Run:
                 self._log(tokens / max(now - since, 1e-9), looked, progress)
                 since, tokens = time.perf_counter(), 0
             if self.step % recipe.checkpoint_every == 0 and self.step < recipe.steps:
-                self._checkpoint()
+                resuming.save(self)
             if stopping and stopping.over:
                 break
         self.model.eval()
@@ -340,86 +339,3 @@ class _Run:
                 weight += share
         total, weight = self.world.sums([total, weight])
         return total / weight if weight else math.nan
-
-    # --- resuming ---------------------------------------------------------------------------------------------------
-
-    def _fingerprint(self) -> str:
-        """What a checkpoint must agree with: initial weights, data and recipe."""
-        whole = hashlib.sha256()
-        # Those that stay frozen, too, and those that are learned beside the model.
-        for name, parameter in {**dict(self.model.named_parameters()), **self.parameters}.items():
-            whole.update(name.encode())
-            whole.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        for example in self.examples:
-            said_of: list[Any] = [example.record_id, example.ids, example.weights]
-            if example.side is not None:
-                said_of += [example.side.pair, example.side.chosen]
-            if example.label is not None:
-                said_of += [example.label, example.text]
-            whole.update(json.dumps(said_of).encode())
-        said: dict[str, Any] = {"recipe": identity(self.recipe), "data": whole.hexdigest()}
-        if self.world.size > 1:
-            said["processes"] = self.world.size
-        if self.signals:
-            said["signals"] = {source.name: source.digest for source in self.signals}
-        if self.rewards is not None:
-            said["rewards"] = self.rewards.digest
-        return digest(said)
-
-    def _checkpoint(self) -> None:
-        if not self.world.first:
-            return
-        named = {id(parameter): name for name, parameter in self.parameters.items()}
-        moments = {
-            f"{named[id(parameter)]}/{key}": value.detach().clone()
-            for parameter, entry in self.optimizer.state.items()
-            for key, value in entry.items()
-        }
-        state = {
-            "fingerprint": self.fingerprint,
-            "step": self.step,
-            "tokens": self.tokens,
-            "learned": self.learned,
-            "elapsed": self.elapsed,
-            "means": self.means.sums,
-            "feed": self.feed.state(),
-        }
-        if self.stopping:
-            state["early_stop"] = self.stopping.state()
-            moments |= self.stopping.tensors()
-        weights = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
-        moments["random"] = torch.get_rng_state()
-        if self.world.device.type == "cuda":
-            moments["random_cuda"] = torch.cuda.get_rng_state(self.world.device)
-        checkpoint.write(self.folder, self.step, checkpoint.Checkpoint(weights, moments, state))
-
-    @torch.no_grad()
-    def _resume(self) -> int:
-        """Go on where the last checkpoint of this very run stands; the step it stands at, or 0."""
-        if not self.world.first:
-            self.world.wait()  # The first has removed what belongs to other runs.
-        found = checkpoint.newest(self.folder, self.fingerprint)
-        if self.world.first:
-            metrics.rewind(self.log, int(found.state["step"]) if found else 0)
-            self.world.wait()
-        if found is None:
-            return 0
-        for name, parameter in self.parameters.items():
-            parameter.copy_(found.weights[name])
-            kept = {
-                key.rsplit("/", 1)[1]: value for key, value in found.optimizer.items() if key.startswith(f"{name}/")
-            }
-            # AdamW counts its steps on the CPU.
-            self.optimizer.state[parameter] = {
-                key: value if key == "step" else value.to(parameter.device) for key, value in kept.items()
-            }
-        torch.set_rng_state(found.optimizer["random"])
-        if "random_cuda" in found.optimizer and self.world.device.type == "cuda":
-            torch.cuda.set_rng_state(found.optimizer["random_cuda"], self.world.device)
-        if self.stopping:
-            self.stopping.restore(found.state.get("early_stop") or {}, found.optimizer)
-        self.feed.restore(found.state.get("feed") or {})
-        self.step, self.tokens, self.learned = (int(found.state[key]) for key in ("step", "tokens", "learned"))
-        self.elapsed = float(found.state["elapsed"])
-        self.means = metrics.Means(found.state["means"])
-        return self.step

@@ -4,7 +4,7 @@ import math
 import struct
 
 from distill_dagster.evaluation.canvas import WIDEST
-from distill_dagster.evaluation.run_figure import NO_TERMS, run_figure
+from distill_dagster.evaluation.run_figure import run_figure
 
 
 def row(step: int, **more) -> dict:
@@ -37,5 +37,8 @@ def test_much_nothing_and_what_is_not_finite() -> None:
     run_figure({"student": [row(step) for step in range(1, 5000)]})
 
 
-def test_what_is_no_term_is_named(tmp_path) -> None:
-    assert {"loss", "grad_norm", "lr", "validation_loss"} <= NO_TERMS and "sft" not in NO_TERMS
+def test_what_is_no_term_stays_out() -> None:
+    rows = [row(step) for step in range(1, 60)]
+    first = run_figure({"student": rows})
+    assert run_figure({"student": [{**one, "dpo_margin": 9.0, "reward": 5.0, "positions": 7} for one in rows]}) == first
+    assert run_figure({"student": [{**one, "rationale": 1.5} for one in rows]}) != first

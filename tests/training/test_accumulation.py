@@ -18,10 +18,10 @@ def taken(model, tokenizer, batches, folder: Path, objective=None):
     """Values and the whole gradient of one step."""
     import torch
 
-    from distill_dagster.training.trainer import _Run
+    from distill_dagster.training.trainer import Run
 
     change = {"accumulate": len(batches), "grad_clip": 1e9, "objective": objective or {"sft": 1.0}}
-    run = _Run(model, tokenizer, [e for b in batches for e in b], RECIPE.model_copy(update=change), folder)
+    run = Run(model, tokenizer, [e for b in batches for e in b], RECIPE.model_copy(update=change), folder)
     weights = [parameter.detach().clone() for parameter in model.parameters()]
     values = run._update(batches)
     gradient = torch.cat([parameter.grad.flatten() for parameter in model.parameters()]).clone()

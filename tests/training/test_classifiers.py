@@ -290,10 +290,10 @@ def test_it_learns_and_a_killed_run_ends_as_an_undisturbed_one(words, encoded, t
 def test_other_classes_are_another_run(words, encoded, tmp_path) -> None:
     from dataclasses import replace
 
-    from distill_dagster.training.trainer import _Run
+    from distill_dagster.training.trainer import Run
 
     def fingerprint(examples):
-        return _Run(tiny(words), words, examples, recipe(), tmp_path).fingerprint
+        return Run(tiny(words), words, examples, recipe(), tmp_path).fingerprint
 
     other = [replace(encoded[0], label=(encoded[0].label + 1) % 3), *encoded[1:]]
     assert fingerprint(encoded) != fingerprint(other)

@@ -39,7 +39,7 @@ def overfitted(tokenizer, examples, tmp_path_factory):
 
 
 def test_it_stops_and_keeps_the_best(overfitted, tokenizer, examples, tmp_path: Path) -> None:
-    from distill_dagster.training.trainer import _Run
+    from distill_dagster.training.trainer import Run
 
     summary, model, rows = overfitted
     looks = {row["step"]: row["validation_loss"] for row in rows if "validation_loss" in row}
@@ -50,7 +50,7 @@ def test_it_stops_and_keeps_the_best(overfitted, tokenizer, examples, tmp_path: 
     assert f"step {best}" in summary["stop_reason"] and "2 looks" in summary["stop_reason"]
     # The weights are those of the best step, not of the last.
     assert summary["validation_loss"] == looks[best] < looks[summary["steps"]]
-    assert _Run(model, tokenizer, examples[:6], RECIPE, tmp_path).loss(examples[60:90]) == summary["validation_loss"]
+    assert Run(model, tokenizer, examples[:6], RECIPE, tmp_path).loss(examples[60:90]) == summary["validation_loss"]
 
 
 @pytest.mark.parametrize("lag", [-1, 5, 8])
@@ -115,10 +115,10 @@ def test_patience_and_min_delta() -> None:
 
 
 def test_a_loss_that_needs_a_teacher_is_judged_by_the_labels(tokenizer, examples, tmp_path: Path) -> None:
-    from distill_dagster.training.trainer import _Run
+    from distill_dagster.training.trainer import Run
 
     objective = {"divergence": {"weight": 1.0, "signals": "live"}}
     recipe = Recipe(**{**RECIPE.model_dump(), "objective": objective})
-    taught = _Run(fresh(tokenizer), tokenizer, examples, recipe, tmp_path)
-    plain = _Run(fresh(tokenizer), tokenizer, examples, RECIPE, tmp_path)
+    taught = Run(fresh(tokenizer), tokenizer, examples, recipe, tmp_path)
+    plain = Run(fresh(tokenizer), tokenizer, examples, RECIPE, tmp_path)
     assert taught.loss(examples[:30]) == plain.loss(examples[:30])

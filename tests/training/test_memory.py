@@ -63,9 +63,9 @@ def test_a_step_that_has_no_room_says_what_to_lower(tokenizer, examples, tmp_pat
 
 def test_memory_that_ends_outside_a_step_is_told_too(tokenizer, examples, tmp_path: Path, monkeypatch) -> None:
     from distill_dagster.training import presets
-    from distill_dagster.training.trainer import _Run, train
+    from distill_dagster.training.trainer import Run, train
 
-    monkeypatch.setattr(_Run, "loss", lambda self, chosen: too_much())
+    monkeypatch.setattr(Run, "loss", lambda self, chosen: too_much())
     with pytest.raises(TrainingError, match="out of memory on cpu"):
         train(presets.build("nano", tokenizer, 3), tokenizer, examples, RECIPE, tmp_path, validation=examples[:4])
 

@@ -186,13 +186,13 @@ def test_a_step_of_the_trainer_is_the_padded_one(tokenizer, tmp_path_factory, si
     import torch
 
     from distill_dagster.training import presets
-    from distill_dagster.training.trainer import _Run
+    from distill_dagster.training.trainer import Run
 
     chosen, found = records(sizes), []
     for flag in (False, True):
         model = presets.build("nano", tokenizer, 3)
         recipe = Recipe(batch_tokens=1024, grad_clip=1e9, packing=flag)
-        run = _Run(model, tokenizer, chosen, recipe, tmp_path_factory.mktemp("step"))
+        run = Run(model, tokenizer, chosen, recipe, tmp_path_factory.mktemp("step"))
         values = run._update([chosen])
         found.append((values, torch.cat([parameter.grad.flatten() for parameter in model.parameters()])))
     assert found[1][0]["loss"] == pytest.approx(found[0][0]["loss"], rel=1e-5)

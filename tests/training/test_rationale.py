@@ -80,11 +80,11 @@ def step(tokenizer, batches, folder: Path, **change):
     import torch
 
     from distill_dagster.training import presets
-    from distill_dagster.training.trainer import _Run
+    from distill_dagster.training.trainer import Run
 
     model = presets.build("nano", tokenizer, 3)
     recipe = RECIPE.model_copy(update={"accumulate": len(batches), **change})
-    run = _Run(model, tokenizer, [e for b in batches for e in b], recipe, folder)
+    run = Run(model, tokenizer, [e for b in batches for e in b], recipe, folder)
     values = run._update(batches)
     return values, torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
 
@@ -146,11 +146,11 @@ def test_both_tasks_are_learned_and_told_apart_in_the_log(tokenizer, examples, t
 
 @pytest.mark.needs_torch
 def test_an_objective_of_other_kind_is_refused(tokenizer, examples, tmp_path: Path) -> None:
-    from distill_dagster.training.trainer import _Run
+    from distill_dagster.training.trainer import Run
 
     change = {"objective": {"divergence": {"weight": 1.0, "signals": "live", "k": 0}}}
     recipe = Recipe(**{**RECIPE.model_dump(), **change})
     from distill_dagster.training import presets
 
     with pytest.raises(ConfigError, match="objective.divergence.*multi_task"):
-        _Run(presets.build("nano", tokenizer, 3), tokenizer, examples, recipe, tmp_path)
+        Run(presets.build("nano", tokenizer, 3), tokenizer, examples, recipe, tmp_path)

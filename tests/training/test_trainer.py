@@ -196,9 +196,9 @@ def test_an_unknown_objective_names_the_nearest(tokenizer, examples, tmp_path: P
 
 
 def test_norms_and_the_embedding_do_not_decay(tokenizer, examples, tmp_path: Path) -> None:
-    from distill_dagster.training.trainer import _Run
+    from distill_dagster.training.trainer import Run
 
-    run = _Run(fresh(tokenizer), tokenizer, examples, RECIPE.model_copy(update={"weight_decay": 0.3}), tmp_path)
+    run = Run(fresh(tokenizer), tokenizer, examples, RECIPE.model_copy(update={"weight_decay": 0.3}), tmp_path)
     named = {id(parameter): name for name, parameter in run.parameters.items()}
     decay, keep = ({named[id(p)] for p in group["params"]} for group in run.optimizer.param_groups)
     assert all(name.endswith("proj.weight") for name in decay) and len(decay) == 14
