@@ -10,6 +10,7 @@ import torch
 from distill_dagster.errors import TrainingError
 from distill_dagster.models import classifier
 from distill_dagster.models.chat import plain_tokens
+from distill_dagster.training import layers
 from distill_dagster.training.data import ASSISTANT, Chat, Encoded, Example
 from distill_dagster.training.feeds.base import DEFAULT
 from distill_dagster.training.objectives.base import Positions, build
@@ -121,7 +122,9 @@ def match(theirs: Sequence[str], ours: Sequence[str], place: str) -> list[int]:
     return [list(theirs).index(label) for label in ours]
 
 
-def classified(model: PreTrainedModel, examples: list[Example], padding: int, precision: str = "fp32") -> Positions:
+def classified(
+    model: PreTrainedModel, examples: list[Example], padding: int, precision: str, watch: layers.Watch
+) -> Positions:
     """One position a record: its logits over the labels, B × C, stand in `hidden`, and there is no output layer."""
     length = max(len(example.ids) for example in examples)
     ids = torch.full((len(examples), length), padding, dtype=torch.long)
@@ -130,9 +133,10 @@ def classified(model: PreTrainedModel, examples: list[Example], padding: int, pr
         ids[row, : len(example.ids)] = torch.tensor(example.ids)
         mask[row, : len(example.ids)] = 1
     device = model.device
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+    half = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    with layers.recording(model, watch) as kept, half:
         logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
-    return Positions(
+    said = Positions(
         hidden=logits.float(),
         labels=torch.tensor([example.label or 0 for example in examples], device=device),
         weights=torch.tensor([example.weights[-1] for example in examples], device=device),
@@ -140,3 +144,7 @@ def classified(model: PreTrainedModel, examples: list[Example], padding: int, pr
         examples=examples,
         project=lambda states: states,
     )
+    if watch:
+        said.layers = kept.weigh(examples, length)
+        kept.weights = kept.answer = kept.weights.to(device)
+    return said

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from distill_dagster.errors import TrainingError
 from distill_dagster.models import llama, packed
 from distill_dagster.models.classifier import is_classifier
 from distill_dagster.training import adapters, layers, packing
@@ -83,19 +82,14 @@ class Forward:
     def look(self, watch: layers.Watch) -> None:
         """Keep these layers, too, from now on. The fast path computes some of them at a few positions only, and two
         models must have their tokens at the same places, so batches are padded."""
-        if self.way == "classifier":
-            raise TrainingError(
-                "training.objective",
-                "terms on layers learn from language models, and this is a classifier.",
-                "Use `sft` and `divergence`, and `student: {base: teacher, layers: …}` to start from its layers.",
-            )
         self.watch |= watch
-        self.way, self.packs = "unknown", False
+        if self.way != "classifier":
+            self.way, self.packs = "unknown", False
 
     def __call__(self, examples: list[Example], padding: int) -> Positions:
         """The positions of a batch that carry a loss, example by example; there may be none."""
         if self.way == "classifier":
-            return classified(self.model, examples, padding, self.precision)
+            return classified(self.model, examples, padding, self.precision, self.watch)
         if self.way == "unknown":
             ids = pad(examples, padding)[0][:2].to(self.model.device)
             with adapters.stirred(self.model):

@@ -212,11 +212,11 @@ def test_pictures_ignore_the_users_style(report):
 
 
 def test_names_and_numbers():
-    given = ["student", "control_4", "self_training", "control_2", "teacher", "linear_gold", "linear_teacher"]
-    wanted = ["linear_teacher", "teacher", "linear_gold", "control_2", "control_4", "self_training", "student"]
+    given = ["student", "control_4", "own_idea", "control_2", "teacher", "linear_gold", "linear_teacher"]
+    wanted = ["linear_teacher", "teacher", "linear_gold", "control_2", "control_4", "own_idea", "student"]
     assert arm_order(given) == wanted
     assert multiple("control_16") == 16 and multiple("control_x") is None and multiple("student") is None
-    assert arm_title("control_2") == "Control, 2× budget" and arm_title("self_training") == "Self training"
+    assert arm_title("control_2") == "Control, 2× budget" and arm_title("own_idea") == "Own idea"
     assert (ratio(0.624), ratio(0.004), ratio(0), ratio(-0.0004)) == ("0.62", "0.004", "0.00", "-0.0004")
     assert len({style.colour(arm) for arm in made.GOOD}) == len(made.GOOD)
     assert (

@@ -189,7 +189,9 @@ def test_terms_hold_for_encoders_too() -> None:
                 sides.append(kept.weigh(examples, length))
             one = torch.ones(len(examples))
             signals = {"live": SimpleNamespace(said=SimpleNamespace(layers=sides[1]))}
-            positions = Positions(one[:, None], one.long(), one, one.long(), examples, abs, None, signals, sides[0])
+            positions = Positions(
+                one[:, None], one.long(), one, one.long(), examples, abs, None, signals, layers=sides[0]
+            )
             found[name] = term(positions).item()
         return found
 

@@ -24,7 +24,7 @@ def sides(pairs: int, rng) -> list[Example]:
         for chosen in (True, False):
             prompt, answer = int(rng.integers(1, 4)), int(rng.integers(1, 6))
             ids = [int(one) for one in rng.integers(0, 11, prompt + answer)]
-            both.append(Example(f"p{pair}", ids, [0.0] * prompt + [1.0] * answer, "", Side(pair, chosen)))
+            both.append(Example(f"p{pair}", ids, [0.0] * prompt + [1.0] * answer, side=Side(pair, chosen)))
         made += both if rng.random() < 0.5 else both[::-1]
     return made
 

@@ -12,8 +12,9 @@ import torch
 from distill_dagster.errors import TrainingError
 from distill_dagster.models import classifier, folder
 from distill_dagster.models.chat import plain_tokens
-from distill_dagster.training.classify import classified, match
+from distill_dagster.training.classify import match
 from distill_dagster.training.data import Example
+from distill_dagster.training.forward import Forward
 from distill_dagster.training.objectives.base import Positions
 from distill_dagster.training.signals.live import LiveBatch
 
@@ -39,13 +40,13 @@ class LiveClassifier:
         self.order = torch.tensor(match(classifier.labels(self.model), labels, str(path)), device=device)
         self.padding = int(self.tokenizer.pad_token_id or 0)  # pyright: ignore[reportArgumentType]
         self.context = folder.context_length(self.model)
-        self.precision = dtype
+        self.forward = Forward(self.model, dtype)
         self.digest = folder.digest(path)
 
     @torch.no_grad()
     def __call__(self, examples: Sequence[Example], positions: Positions) -> LiveBatch:
         """The teacher's logits on the texts of a batch, in the student's order of labels."""
-        said = classified(self.model, [self._own(example) for example in examples], self.padding, self.precision)
+        said = self.forward([self._own(example) for example in examples], self.padding)
         return LiveBatch(replace(said, hidden=said.hidden[:, self.order]), len(self.order))
 
     def _own(self, example: Example) -> Example:
@@ -55,6 +56,12 @@ class LiveClassifier:
                 f"record {example.record_id}",
                 f"it has {len(ids)} of the teacher's tokens, more than its context, {self.context}.",
                 "Let a filter drop such records.",
+            )
+        if self.forward.watch and ids != example.ids:
+            raise TrainingError(
+                f"record {example.record_id}",
+                "the teacher reads other tokens than the student, and a term compares their layers token by token.",
+                "Give both the same tokenizer, or use `divergence` or `sft`.",
             )
         return replace(example, ids=ids, weights=[1.0] * len(ids))
 
