@@ -68,6 +68,7 @@ def test_a_selected_artifact_alone_is_made(finance: Tiny) -> None:
     command(finance, "run", "finance", "--select", "eval_raport").refused("eval_raport", "'eval_report'")
 
 
+@pytest.mark.slow
 def test_through_dagster_by_default(finance: Tiny) -> None:
     said = command(finance, "run", "finance", "--select", "prompt_set", "--select", "finance/eval_set")
     assert said.code == 0 and "0 made, 2 known already" in said.out

@@ -40,6 +40,7 @@ def test_a_plan_of_the_pretrained_example_needs_no_download(project: Tiny, monke
     assert small["sizes"]["trained"] == 4_884_480 and small["sizes"]["peak"] < whole["sizes"]["peak"]
 
 
+@pytest.mark.slow
 def test_a_dry_run_stands_beside_the_estimate(project: Tiny) -> None:
     found = planned(project, "finance", "--dry-run")
     assert found["base"] == found["read"] == "preset:nano"

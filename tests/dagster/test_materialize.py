@@ -106,6 +106,7 @@ def test_a_person_sees_counts_tables_and_pictures(
         assert "](data:image/png;base64,iVBOR" in str(shown[name].value), name
 
 
+@pytest.mark.slow
 def test_records_are_shown_only_where_the_source_says_so(parcels: Tiny) -> None:
     run(parcels, ["seed_set", "teacher_outputs", "filtered_dataset"])
     text = parcels.lines("seeds.jsonl")[0]["text"]
@@ -193,6 +194,7 @@ def test_the_registered_model_is_the_served_one(mirrored: Tiny, client) -> None:
     assert client.get_registered_model("distill_finance").aliases == {"champion": version.version}
 
 
+@pytest.mark.slow
 def test_a_second_run_adds_nothing_to_mlflow_and_marks_nothing_stale(mirrored: Tiny, client) -> None:
     experiment = client.get_experiment_by_name("distill/finance")
     before = {one.info.run_id for one in client.search_runs([experiment.experiment_id])}
@@ -227,6 +229,7 @@ def test_a_leak_stops_the_run(parcels: Tiny) -> None:
     assert parcels.sealed() == after
 
 
+@pytest.mark.slow
 def test_a_failed_gate_leaves_the_champion(finance: Tiny) -> None:
     champions, versions = finance.champions(), finance.versions()
     finance.edit("pipeline.yaml", "{floor_over_chance: -1.0}", "{floor_over_chance: 0.99}")
@@ -238,6 +241,7 @@ def test_a_failed_gate_leaves_the_champion(finance: Tiny) -> None:
     assert not finance.drafts()
 
 
+@pytest.mark.slow
 def test_a_switched_off_deployment_moves_no_alias(finance: Tiny) -> None:
     finance.edit("pipeline.yaml", "{floor_over_chance: -1.0}", "{floor_over_chance: -0.9}")
     finance.append("pipeline.yaml", "deploy: {enabled: false}\n")

@@ -18,6 +18,7 @@ TEACHER += "recorded: {path: seeds.jsonl, input: text, answer: colour}\n"
 DATA = ("seed_set", "eval_set", "prompt_set", "teacher_model", "teacher_outputs", "filtered_dataset")
 
 
+@pytest.mark.slow
 def test_a_data_set_that_nobody_read_stops_the_run(tmp_path: Path) -> None:
     project = tiny.parcels(tmp_path / "parcels")
     (project.folder / "assets_config" / "teacher.yaml").write_text(TEACHER, "utf-8")

@@ -3,6 +3,8 @@
 import math
 import struct
 
+import pytest
+
 from distill_dagster.evaluation.canvas import WIDEST
 from distill_dagster.evaluation.run_figure import run_figure
 
@@ -28,6 +30,7 @@ def test_it_shows_every_term_and_fits_the_dialog() -> None:
     assert width(run_figure(controls)) <= WIDEST
 
 
+@pytest.mark.slow
 def test_much_nothing_and_what_is_not_finite() -> None:
     run_figure({})
     run_figure({"student": []})

@@ -151,6 +151,7 @@ def test_killed_at_seeded_moments(driver, tmp_path: Path, record_property) -> No
     print(figures)
 
 
+@pytest.mark.slow
 def test_a_second_process_on_a_pipeline_says_who_holds_it(driver, tmp_path: Path) -> None:
     with FaultServer(reply=colour) as server:
         made = project(tmp_path / "project", server)

@@ -59,6 +59,7 @@ def spread(count: int, wanted: int) -> list[int]:
     return sorted({1 + round(step * (count - 1) / (wanted - 1)) for step in range(wanted)})
 
 
+@pytest.mark.slow
 def test_every_kind_of_point_is_passed(stages) -> None:
     seen = Counter(name.split(".")[0] for names in stages.points.values() for name in names)
     assert {"table", "json", "file", "seal", "run", "journal"} <= set(seen)

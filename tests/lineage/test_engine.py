@@ -193,6 +193,7 @@ def test_a_held_lease_needs_the_same_scope(store: Store, tmp_path: Path) -> None
 
 @settings(max_examples=40)
 @given(graphs.dags(), st.data())
+@pytest.mark.slow
 def test_status_and_run_against_a_plain_model(specs, data) -> None:
     """`stale` differs from its head; `downstream` reads what is not fresh; a run remakes exactly what differs."""
     with tempfile.TemporaryDirectory() as folder:

@@ -18,7 +18,7 @@ from distill_dagster.stages.arms.self_training import Arm as SelfTraining
 from distill_dagster.stages.context import prompts_by
 from pipeline.tiny import Tiny
 
-pytestmark = pytest.mark.needs_torch
+pytestmark = [pytest.mark.needs_torch, pytest.mark.slow]
 
 INPUTS = {"seeds": "seed_set", "prompts": "prompt_set", "control": "control_checkpoint"}
 

@@ -11,7 +11,7 @@ from distill_dagster.lineage.engine import Made
 from distill_dagster.stages import seeds
 from pipeline.tiny import Tiny
 
-pytestmark = pytest.mark.needs_torch
+pytestmark = [pytest.mark.needs_torch, pytest.mark.slow]
 
 
 def _weights(made: Made, folder: str) -> str:

@@ -93,6 +93,7 @@ visible = texts.filter(lambda text: text.strip() == text and "<" not in text and
 
 @settings(max_examples=80, deadline=None)
 @given(visible, st.sampled_from(["second", "bytes", "first"]))
+@pytest.mark.slow
 def test_spans_are_the_finest_that_cover_the_same_bytes(answer: str, other: str) -> None:
     found, mine, theirs, (student, teacher) = aligned(fitted("first"), fitted(other), answer)
     whole = answer.encode()

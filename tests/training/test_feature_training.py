@@ -108,6 +108,7 @@ def test_projections_are_drawn_by_name_and_learned_but_not_saved(undisturbed, to
 
 
 @pytest.mark.parametrize("stop", [12, 24])
+@pytest.mark.slow
 def test_a_resumed_run_ends_like_an_undisturbed_one(
     undisturbed, tokenizer, examples, teacher, tmp_path: Path, stop: int
 ) -> None:
@@ -122,6 +123,7 @@ def test_a_resumed_run_ends_like_an_undisturbed_one(
     assert weights(model) == undisturbed[1] and lines(tmp_path) == undisturbed[2]
 
 
+@pytest.mark.slow
 def test_other_layers_are_another_run(undisturbed, tokenizer, examples, teacher, tmp_path: Path) -> None:
     import shutil
 

@@ -123,6 +123,7 @@ def test_a_resumed_run_ends_like_an_undisturbed_one(
 
 
 @pytest.mark.kill
+@pytest.mark.slow
 def test_kill_9_at_points_of_a_real_process(tokenizer, rows, tmp_path: Path) -> None:
     """Amid the log-probabilities of the start, and amid checkpoints: the curve and the weights are the same."""
     pq.write_table(build("preference", rows), tmp_path / "pairs.parquet")
