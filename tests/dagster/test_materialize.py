@@ -194,7 +194,6 @@ def test_the_registered_model_is_the_served_one(mirrored: Tiny, client) -> None:
     assert client.get_registered_model("distill_finance").aliases == {"champion": version.version}
 
 
-@pytest.mark.slow
 def test_a_second_run_adds_nothing_to_mlflow_and_marks_nothing_stale(mirrored: Tiny, client) -> None:
     experiment = client.get_experiment_by_name("distill/finance")
     before = {one.info.run_id for one in client.search_runs([experiment.experiment_id])}
