@@ -16,7 +16,7 @@ from pydantic import Field
 
 from distill_dagster.config.strict import Strict
 from distill_dagster.errors import TrainingError
-from distill_dagster.training.layer_map import UNIFORM, LayerMap
+from distill_dagster.training.layer_map import UNIFORM, LayerMap, resolve
 from distill_dagster.training.objectives.base import Need, Positions
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from distill_dagster.training.data import Example
     from distill_dagster.training.forward import Forward
-    from distill_dagster.training.layers import Heads, Layers, Shape
+    from distill_dagster.training.layers import Heads, Layers, Shape, Watch
 
 #: A learned parameter of a name and a shape.
 Learned = Callable[[str, tuple[int, int]], "torch.Tensor"]
@@ -39,6 +39,38 @@ class LayerParams(Strict):
     positions: Literal["all", "answer"] = Field(
         "all", description="all: every token, the prompt's too; answer: where a token of the answer is predicted"
     )
+
+
+class LayerTerm:
+    """What the terms on layers have in common: parameters, the map of layers, what their means are over.
+
+    Each gives `Params`, and a `bind` that fills `map` with teacher layers by student layer.
+    """
+
+    need = NEED
+    Params: type[LayerParams]
+    params: Any
+
+    def __init__(self, params: Any = None) -> None:
+        self.params = params or self.Params()  # pyright: ignore[reportCallIssue]
+        self.map: dict[int, int] = {}
+
+    def units(self, examples: Sequence[Example]) -> float:
+        """What its mean over some examples is divided by."""
+        return units(examples, self.params.positions)
+
+    def watch_heads(self, student: Shape, teacher: Shape, name: str, *, maps: bool) -> tuple[Watch, Watch]:
+        """Map layers whose attention both models show, and keep it.
+
+        Raises:
+            TrainingError: Layers that a model does not have, or attention that cannot be read (`need_heads`).
+        """
+        from distill_dagster.training.layers import Watch
+
+        self.map = resolve(self.params.layers, student, teacher, name, lowest=1)
+        need_heads(student, list(self.map), name, maps=maps)
+        need_heads(teacher, list(self.map.values()), name, maps=maps)
+        return Watch(heads=frozenset(self.map)), Watch(heads=frozenset(self.map.values()))
 
 
 def bind(

@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from distill_dagster.errors import TrainingError
 from distill_dagster.training.features import (
-    NEED,
     LayerParams,
+    LayerTerm,
     Learned,
     kl,
     layers_of,
     log_maps,
-    need_heads,
     seen_by_both,
-    units,
     weights_of,
 )
-from distill_dagster.training.layer_map import resolve
 from distill_dagster.training.objectives.base import Positions
 
 if TYPE_CHECKING:
     import torch
 
-    from distill_dagster.training.data import Example
     from distill_dagster.training.layers import Heads, Shape, Watch
 
 
-class Objective:
+class Objective(LayerTerm):
     """Mean over the mapped layers and heads of the weighted mean over positions i of a distance between the rows
     A_i (T) of student and teacher, over the positions that i may see.
 
@@ -40,17 +35,13 @@ class Objective:
     Heads are matched one to one, or averaged first: maps for `kl`, scores for `mse`.
     """
 
-    need = NEED
-
     class Params(LayerParams):
         """What a recipe may say."""
 
         kind: Literal["kl", "mse"] = Field("kl", description="kl: of the maps; mse: of the scores before the softmax")
         heads: Literal["match", "mean"] = Field("match", description="match: one to one; mean: averaged first")
 
-    def __init__(self, params: Params | None = None) -> None:
-        self.params = params or self.Params()  # pyright: ignore[reportCallIssue]
-        self.map: dict[int, int] = {}
+    params: Params
 
     def bind(self, student: Shape, teacher: Shape, learned: Learned) -> tuple[Watch, Watch]:
         """Layers to keep of student and teacher.
@@ -58,11 +49,7 @@ class Objective:
         Raises:
             TrainingError: Maps that cannot be read, or heads to match of which one model has more.
         """
-        from distill_dagster.training.layers import Watch
-
-        self.map = resolve(self.params.layers, student, teacher, "attention", lowest=1)
-        need_heads(student, list(self.map), "attention", maps=True)
-        need_heads(teacher, list(self.map.values()), "attention", maps=True)
+        watched = self.watch_heads(student, teacher, "attention", maps=True)
         for mine, theirs in self.map.items():
             counts = student.heads[mine][0], teacher.heads[theirs][0]
             if self.params.heads == "match" and counts[0] != counts[1]:
@@ -71,11 +58,7 @@ class Objective:
                     f"layer {mine} of the student has {counts[0]} heads and layer {theirs} of the teacher {counts[1]}.",
                     "Give `heads: mean`, or use the objective `relation`.",
                 )
-        return Watch(heads=frozenset(self.map)), Watch(heads=frozenset(self.map.values()))
-
-    def units(self, examples: Sequence[Example]) -> float:
-        """What its mean over some examples is divided by."""
-        return units(examples, self.params.positions)
+        return watched
 
     def __call__(self, positions: Positions) -> torch.Tensor:
         """The term's value."""

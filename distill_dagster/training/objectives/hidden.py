@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from distill_dagster.training.features import NEED, LayerParams, Learned, layers_of, units, weights_of
+from distill_dagster.training.features import LayerParams, LayerTerm, Learned, layers_of, weights_of
 from distill_dagster.training.layer_map import resolve
 from distill_dagster.training.objectives.base import Positions
 
 if TYPE_CHECKING:
     import torch
 
-    from distill_dagster.training.data import Example
     from distill_dagster.training.layers import Shape, Watch
 
 
-class Objective:
+class Objective(LayerTerm):
     """Mean over the mapped layers of the weighted mean over positions of a distance between the student's state
     s (H, or after a learned W·s, H') and the teacher's t (H').
 
@@ -27,16 +25,15 @@ class Objective:
     layers has its own W (H' × H), learned beside the student.
     """
 
-    need = NEED
-
     class Params(LayerParams):
         """What a recipe may say."""
 
         kind: Literal["mse", "cosine"] = Field("mse", description="mse: squared distance a component; cosine: angle")
 
+    params: Params
+
     def __init__(self, params: Params | None = None) -> None:
-        self.params = params or self.Params()  # pyright: ignore[reportCallIssue]
-        self.map: dict[int, int] = {}
+        super().__init__(params)
         self.project: dict[int, torch.Tensor] = {}
 
     def bind(self, student: Shape, teacher: Shape, learned: Learned) -> tuple[Watch, Watch]:
@@ -48,10 +45,6 @@ class Objective:
             if student.widths[mine] != teacher.widths[theirs]:
                 self.project[mine] = learned(f"projection.{mine}", (teacher.widths[theirs], student.widths[mine]))
         return Watch(hidden=frozenset(self.map)), Watch(hidden=frozenset(self.map.values()))
-
-    def units(self, examples: Sequence[Example]) -> float:
-        """What its mean over some examples is divided by."""
-        return units(examples, self.params.positions)
 
     def __call__(self, positions: Positions) -> torch.Tensor:
         """The term's value."""

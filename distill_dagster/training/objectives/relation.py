@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from distill_dagster.errors import TrainingError
 from distill_dagster.training.features import (
-    NEED,
     LayerParams,
+    LayerTerm,
     Learned,
     kl,
     layers_of,
     log_maps,
-    need_heads,
     seen_by_both,
-    units,
     weights_of,
 )
-from distill_dagster.training.layer_map import LAST, LayerMap, resolve
+from distill_dagster.training.layer_map import LAST, LayerMap
 from distill_dagster.training.objectives.base import Positions
 
 if TYPE_CHECKING:
     import torch
 
-    from distill_dagster.training.data import Example
     from distill_dagster.training.layers import Heads, Shape, Watch
 
 Part = Literal["query", "key", "value"]
 
 
-class Objective:
+class Objective(LayerTerm):
     """MiniLMv2 (Wang et al. 2021): mean over mapped layers, parts and relation heads of the weighted mean over
     positions of KL(teacher ‖ student), in nats, of softmax(X·Xᵀ / √d) over the positions seen.
 
@@ -41,8 +37,6 @@ class Objective:
     a causal model's positions relate to what they may see. Queries and keys are taken as they enter attention.
     """
 
-    need = NEED
-
     class Params(LayerParams):
         """What a recipe may say."""
 
@@ -50,9 +44,10 @@ class Objective:
         parts: list[Part] = Field(["query", "key", "value"], min_length=1, description="Which relations count")
         heads: int = Field(0, ge=0, description="Relation heads; 0: as many as the student has attention heads")
 
+    params: Params
+
     def __init__(self, params: Params | None = None) -> None:
-        self.params = params or self.Params()  # pyright: ignore[reportCallIssue]
-        self.map: dict[int, int] = {}
+        super().__init__(params)
         self.heads: dict[int, int] = {}
 
     def bind(self, student: Shape, teacher: Shape, learned: Learned) -> tuple[Watch, Watch]:
@@ -61,11 +56,7 @@ class Objective:
         Raises:
             TrainingError: Parts that cannot be read, or a width that the relation heads do not divide.
         """
-        from distill_dagster.training.layers import Watch
-
-        self.map = resolve(self.params.layers, student, teacher, "relation", lowest=1)
-        need_heads(student, list(self.map), "relation", maps=False)
-        need_heads(teacher, list(self.map.values()), "relation", maps=False)
+        watched = self.watch_heads(student, teacher, "relation", maps=False)
         for mine, theirs in self.map.items():
             count = self.heads[mine] = self.params.heads or student.heads[mine][0]
             for whose, (heads, key_heads, size, value_size) in (
@@ -80,11 +71,7 @@ class Objective:
                             f"{count} relation heads do not divide the {whose}'s {part} width of {widths[part]}.",
                             "Give `heads` that divide the widths of both models.",
                         )
-        return Watch(heads=frozenset(self.map)), Watch(heads=frozenset(self.map.values()))
-
-    def units(self, examples: Sequence[Example]) -> float:
-        """What its mean over some examples is divided by."""
-        return units(examples, self.params.positions)
+        return watched
 
     def __call__(self, positions: Positions) -> torch.Tensor:
         """The term's value."""
