@@ -1,14 +1,20 @@
-"""One loss step (value and gradients of hidden states and output layer) beside TRL's, on a CPU with one thread.
+"""One loss step (value and gradients of hidden states and output layer) beside its peers'.
 
-    make bench-loss
+    make bench-loss                                   on a CPU with one thread
+    python benchmarks/loss.py --device cuda           on a GPU; --tiles adds our time by size of a tile
 
-Ours runs in `.venv`, the peers in `benchmarks/.venv-trl`: one worker process a side, the same random inputs, steps in
-turn. Peak memory is what the step adds to its process. Half of the positions are masked. The peers are
+One worker process a side, the same random inputs, steps in turn, half of the positions masked. On a CPU ours runs in
+`.venv` and the peers in `benchmarks/.venv-trl`, and peak memory is what the step adds to its process. On a GPU all run
+by this Python unless `--peer-python` names another, times are between two events on the GPU, and peak memory is what
+the step allocated there. The peers are
 
-    gkd           `trl.experimental.gkd`: whole logits of both models, then `generalized_jsd_loss`
-    distillation  the loss of the stable `DistillationTrainer`, `_chunked_divergence_loss`
+    gkd             `trl.experimental.gkd`: whole logits of both models, then `generalized_jsd_loss`
+    distillation    the loss of TRL's stable `DistillationTrainer`, `_chunked_divergence_loss`
+    liger           `LigerFusedLinearJSDLoss` of liger-kernel, as TRL calls it (GPU only: the package requires Triton,
+                    which has no CPU)
+    liger compiled  the same by torch.compile, which is its default
 
-Both run the teacher's output layer in the step. Ours is measured three ways: from stored signals (top 16 and a rest, no
+All run the teacher's output layer in the step. Ours is measured three ways: from stored signals (top 16 and a rest, no
 teacher), with the teacher's output layer in the step and top 16, and with it and the whole vocabulary. The last is the
 peers' own number, and the difference from the first is the share that comes from not running the teacher.
 """
@@ -16,167 +22,60 @@ peers' own number, and the difference from the first is the share that comes fro
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import json
 import os
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
+import loss_sides as sides
+
 HERE = Path(__file__).resolve().parent
-SHAPES = {"32k": (2048, 32_000), "152k": (512, 151_936)}
-WIDTH, K, BETA = 256, 16, 0.5
-OURS, PEERS = ("stored", "live top 16", "live"), ("gkd", "distillation")
-
-
-# --- workers --------------------------------------------------------------------------------------------------------
-
-
-class Inputs:
-    """The same numbers in every worker."""
-
-    def __init__(self, rows: int, vocabulary: int) -> None:
-        import torch
-
-        made = torch.Generator().manual_seed(vocabulary)
-
-        def normal(*shape: int) -> Any:
-            return torch.randn(*shape, generator=made)
-
-        self.rows, self.vocabulary = rows, vocabulary
-        self.hidden = normal(1, rows, WIDTH).requires_grad_()
-        self.head = (normal(vocabulary, WIDTH) * (2 / WIDTH**0.5)).requires_grad_()
-        self.teacher_hidden = normal(1, rows, WIDTH)
-        self.teacher_head = normal(vocabulary, WIDTH) * (3 / WIDTH**0.5)
-        self.labels = torch.randint(vocabulary, (1, rows), generator=made)
-        self.labels[0, torch.randperm(rows, generator=made)[: rows // 2]] = -100
-        self.mask = self.labels != -100
-        self._kept: Any = None
-
-    def stored(self) -> Any:
-        """Top k and rest of the teacher at the positions that count; made once, outside of any step."""
-        from distill_dagster.training.losses.targets import Live, TopK
-
-        if self._kept is None:
-            live = Live(self.teacher_hidden[self.mask], self.teacher_head, self.vocabulary, k=K)
-            tiles = [live.tile(start, start + 64) for start in range(0, int(self.mask.sum()), 64)]
-            import torch
-
-            ids, values, rests = (torch.cat([tile[part] for tile in tiles]) for part in range(3))
-            self._kept = TopK(ids, values, rests)
-        return self._kept
-
-
-def ours(inputs: Inputs, way: str) -> Any:
-    """Our loss."""
-    import torch
-
-    from distill_dagster.training.losses.divergences import Divergence
-    from distill_dagster.training.losses.sparse import Mix, Rows, sparse_loss
-    from distill_dagster.training.losses.targets import Live
-
-    weights = torch.ones(int(inputs.mask.sum()))
-    rows = Rows(inputs.labels[inputs.mask], weights, weights.sum())
-    if way == "stored":
-        targets = inputs.stored()
-    else:
-        k = K if way == "live top 16" else 0
-        targets = Live(inputs.teacher_hidden[inputs.mask], inputs.teacher_head, inputs.vocabulary, k=k)
-    return sparse_loss(inputs.hidden[inputs.mask], inputs.head, rows, targets, Mix(Divergence("jsd", BETA)))[0]
-
-
-def gkd(inputs: Inputs) -> Any:
-    """TRL's GKD loss, as its trainer calls it."""
-    import torch
-    from trl.experimental.gkd import GKDTrainer
-
-    student = inputs.hidden @ inputs.head.t()
-    with torch.no_grad():
-        teacher = inputs.teacher_hidden @ inputs.teacher_head.t()
-    return GKDTrainer.generalized_jsd_loss(student, teacher, labels=inputs.labels, beta=BETA)
-
-
-def distillation(inputs: Inputs) -> Any:
-    """The loss of TRL's stable DistillationTrainer."""
-    from trl.trainer.distillation_trainer import _chunked_divergence_loss
-
-    heads = inputs.head, inputs.teacher_head
-    return _chunked_divergence_loss(inputs.hidden, inputs.teacher_hidden, *heads, inputs.mask.long(), BETA)[0]
-
-
-def resident(field: str) -> int:
-    """A line of /proc/self/status in bytes: VmRSS now, VmHWM the highest since it was reset."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
-def step(inputs: Inputs, way: str) -> dict[str, float]:
-    """One step, measured."""
-    inputs.hidden.grad = inputs.head.grad = None
-    if way == "stored":
-        inputs.stored()
-    gc.collect()
-    # Memory that earlier steps freed goes back, or a step would find room that it does not show.
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    before, wall, own = resident("VmRSS"), time.perf_counter(), time.process_time()
-    loss = {"gkd": gkd, "distillation": distillation}.get(way, lambda given: ours(given, way))(inputs)
-    loss.backward()
-    seconds, cpu = time.perf_counter() - wall, time.process_time() - own
-    return {"wall": seconds, "cpu": cpu, "peak": resident("VmHWM") - before, "loss": loss.item()}
-
-
-def worker() -> None:
-    """Answer one step a line until standard input closes."""
-    import torch
-
-    torch.set_num_threads(1)
-    known: dict[tuple[int, int], Inputs] = {}
-    for line in sys.stdin:
-        asked = json.loads(line)
-        shape = (asked["rows"], asked["vocabulary"])
-        if shape not in known:
-            known.clear()
-            known[shape] = Inputs(*shape)
-        found = step(known[shape], asked["way"])
-        if asked["way"] in PEERS:
-            import trl
-
-            found["version"] = trl.__version__
-        print(json.dumps(found), flush=True)
-
-
-# --- the table ------------------------------------------------------------------------------------------------------
+#: Rows, vocabulary, width, device and precision.
+Shape = tuple[int, int, int, str, str]
+CPU: dict[str, Shape] = {
+    "32k": (2048, 32_000, 256, "cpu", "float32"),
+    "152k": (512, 151_936, 256, "cpu", "float32"),
+}
+GPU: dict[str, Shape] = {
+    "32k bf16": (8192, 32_000, 2048, "cuda", "bfloat16"),
+    "152k bf16": (8192, 151_936, 1024, "cuda", "bfloat16"),
+    "152k wide bf16": (8192, 151_936, 4096, "cuda", "bfloat16"),
+    "32k fp32": (8192, 32_000, 2048, "cuda", "float32"),
+    "152k fp32": (8192, 151_936, 1024, "cuda", "float32"),
+}
+#: Steps of a side before the other's turn; on a CPU one lasts long enough.
+STEPS = 5
+TILES = tuple(1 << power for power in range(26, 33))
 
 
 class Side:
     """A worker process."""
 
     def __init__(self, python: str) -> None:
+        own = python == sys.executable
+        inherited = os.environ.get("PYTHONPATH")
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
             "HF_HUB_OFFLINE": "1",
-            "PYTHONPATH": str(HERE.parent) if python == sys.executable else "",
+            "TRL_EXPERIMENTAL_SILENCE": "1",
+            "PYTHONPATH": os.pathsep.join([str(HERE.parent), *([inherited] if inherited else [])]) if own else "",
         }
         self.process = subprocess.Popen(
-            [python, str(HERE / "loss.py"), "--worker"],
+            [python, str(HERE / "loss_sides.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env=environment,
         )
 
-    def ask(self, way: str, rows: int, vocabulary: int) -> dict[str, Any]:
-        """One step."""
+    def ask(self, way: str, shape: Shape, tile: int | None = None) -> dict[str, Any]:
+        """One step on a CPU, `STEPS` on a GPU."""
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(json.dumps({"way": way, "rows": rows, "vocabulary": vocabulary}) + "\n")
+        self.process.stdin.write(json.dumps({"way": way, "shape": shape, "tile": tile, "steps": STEPS}) + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
@@ -184,60 +83,121 @@ class Side:
         return json.loads(line)
 
 
+def middle(runs: list[dict[str, Any]], clock: str) -> dict[str, float]:
+    """Medians of a side's runs; with `error` where one failed."""
+    failed = [run["error"] for run in runs if "error" in run]
+    if failed:
+        return {"error": failed[0]}  # pyright: ignore[reportReturnType]
+    times = [value for run in runs for value in (run[clock] if isinstance(run[clock], list) else [run[clock]])]
+    found = {key: statistics.median(run[key] for run in runs) for key in ("peak", "loss")}
+    return {"seconds": statistics.median(times), **found}
+
+
+def row(name: str, told: str, one: dict[str, Any], digits: int) -> None:
+    """A line of the table."""
+    if "error" in one:
+        print(f"{name:<16}{told:<28}{one['error'][:90]}")
+        return
+    print(f"{name:<16}{told:<28}{one['seconds']:>9.{digits}f}{one['peak'] / 2**20:>9.0f}{one['loss']:>10.5f}")
+
+
+def measured(name: str, shape: Shape, options: Any, mine: Side, theirs: Side) -> list[dict[str, Any]]:
+    """One shape's table, printed; its lines of JSON."""
+    clock = "cpu" if options.busy else "wall"
+    on_gpu = shape[3] != "cpu"
+    ways = [*sides.OURS, *([sides.FLOOR] if on_gpu else ()), *options.peers]
+    found: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
+    versions: dict[str, str] = {}
+    for turn in range(options.pairs + 1):  # the first of each is a warm-up
+        for way in found:
+            if turn and found[way] and "error" in found[way][-1]:
+                continue
+            result = (theirs if way in sides.PEERS else mine).ask(way, shape)
+            versions[way] = result.pop("version", "")
+            if turn or "error" in result:
+                found[way].append(result)
+    middles = {way: middle(runs, clock) for way, runs in found.items()}
+    for way, one in middles.items():
+        told = f"{sides.PEERS[way][0]} {way}" if way in sides.PEERS else f"ours, {way}"
+        row(name, way if way == sides.FLOOR else told, one, 5 if on_gpu else 3)
+    lines = []
+    peers = [way for way in options.peers if "error" not in middles[way]]
+    # In bf16 the peers' own logarithms are rounded to it.
+    allowed = 5e-2 if shape[4] == "bfloat16" else 1e-4
+    for way in peers:
+        if abs(middles[way]["loss"] / middles["live"]["loss"] - 1) > allowed:
+            said = f"{way} and ours do not compute the same: {middles[way]['loss']}, {middles['live']['loss']}"
+            if not on_gpu:
+                raise SystemExit(said)
+            print(said)
+    for mode in ("stored", "live"):
+        for way in peers:
+            timed = "s on the GPU" if on_gpu else f"{clock} s"
+            for measure, key, unit, scale in (("time", "seconds", timed, 1), ("memory", "peak", "MiB", 2**20)):
+                one, other = middles[mode][key] / scale, middles[way][key] / scale
+                lines.append(
+                    {
+                        "name": f"loss {name} {mode} {measure}",
+                        "ours": round(one, 6 if on_gpu else 4),
+                        "peer": round(other, 6 if on_gpu else 4),
+                        "peer_name": f"{sides.PEERS[way][0]} {way.removeprefix('liger ')}",
+                        "peer_version": versions[way],
+                        "ratio": round(other / one, 2),
+                        "unit": unit,
+                    }
+                )
+    return lines
+
+
+def tiles(name: str, shape: Shape, mine: Side) -> None:
+    """Our time and memory by size of a tile."""
+    for way in ("stored", "live"):
+        for size in TILES:
+            runs = [mine.ask(way, shape, size) for _ in range(2)]
+            row(name, f"ours, {way}, {size >> 20} MiB", middle(runs[1:], "wall"), 5)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--pairs", type=int, default=5, help="steps of each side, in turn")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--pairs", type=int, default=5, help=f"turns of each side: a step; on a GPU {STEPS} steps")
     parser.add_argument("--busy", action="store_true", help="run on a loaded machine, and compare processor time")
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--shapes", nargs="+", help=f"of {', '.join(CPU)}; on a GPU {', '.join(GPU)}")
+    parser.add_argument("--peers", nargs="*", choices=list(sides.PEERS), help="by default all that run there")
+    parser.add_argument("--peer-python", type=Path, help="a Python that has the peers")
+    parser.add_argument("--tiles", action="store_true", help="GPU: ours by size of a tile, too")
     options = parser.parse_args()
-    if options.worker:
-        return worker()
-    peer = HERE / ".venv-trl" / "bin" / "python"
+    on_gpu = options.device == "cuda"
+    shapes = GPU if on_gpu else CPU
+    wanted = options.shapes or list(shapes)
+    if unknown := [name for name in wanted if name not in shapes]:
+        parser.error(f"no such shape: {', '.join(unknown)}; there are {', '.join(shapes)}")
+    if options.peers is None:
+        options.peers = ["gkd", "distillation", "liger"] if on_gpu else ["gkd", "distillation"]
+    peer = options.peer_python or (Path(sys.executable) if on_gpu else HERE / ".venv-trl" / "bin" / "python")
     if not peer.exists():
         raise SystemExit("the peer is not installed: `make bench-loss` makes its environment")
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
     if load > 0.5 * cores and not options.busy:
         raise SystemExit(f"the load is {load:.1f} on {cores} cores: times would say nothing. Wait, or give --busy")
-    clock = "cpu" if options.busy else "wall"
+    if on_gpu:
+        import torch
+
+        options.busy = False
+        print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}; ", end="")
+        print(f"seconds between events on the GPU, medians of {options.pairs * STEPS}; MiB is the peak\n")
+    else:
+        clock = "cpu" if options.busy else "wall"
+        print(f"load {load:.1f} on {cores} cores; times are {clock} seconds, medians of {options.pairs}; ", end="")
+        print("MiB is the peak\n")
     mine, theirs = Side(sys.executable), Side(str(peer))
-    lines, version = [], ""
-    print(f"load {load:.1f} on {cores} cores; times are {clock} seconds, medians of {options.pairs}; MiB is the peak\n")
-    print(f"{'shape':<7}{'loss':<22}{'seconds':>9}{'MiB':>9}{'value':>10}")
-    for name in options.shapes:
-        rows, vocabulary = SHAPES[name]
-        found: dict[str, list[dict[str, Any]]] = {way: [] for way in (*OURS, *PEERS)}
-        for turn in range(options.pairs + 1):  # the first of each is a warm-up
-            for way in found:
-                result = (theirs if way in PEERS else mine).ask(way, rows, vocabulary)
-                version = result.pop("version", version)
-                if turn:
-                    found[way].append(result)
-        middle = {way: {key: statistics.median(r[key] for r in runs) for key in runs[0]} for way, runs in found.items()}
-        for way, one in middle.items():
-            told = f"trl {way}" if way in PEERS else f"ours, {way}"
-            print(f"{name:<7}{told:<22}{one[clock]:>9.3f}{one['peak'] / 2**20:>9.0f}{one['loss']:>10.5f}")
-        for way in PEERS:
-            if abs(middle[way]["loss"] / middle["live"]["loss"] - 1) > 1e-4:
-                raise SystemExit(
-                    f"{way} and ours do not compute the same: {middle[way]['loss']}, {middle['live']['loss']}"
-                )
-        for mode in ("stored", "live"):
-            for way in PEERS:
-                for measure, key, unit, scale in (("time", clock, f"{clock} s", 1), ("memory", "peak", "MiB", 2**20)):
-                    one, other = middle[mode][key] / scale, middle[way][key] / scale
-                    lines.append(
-                        {
-                            "name": f"loss {name} {mode} {measure}",
-                            "ours": round(one, 4),
-                            "peer": round(other, 4),
-                            "peer_name": f"trl {way}",
-                            "peer_version": version,
-                            "ratio": round(other / one, 2),
-                            "unit": unit,
-                        }
-                    )
+    print(f"{'shape':<16}{'loss':<28}{'seconds':>9}{'MiB':>9}{'value':>10}")
+    lines = [line for name in wanted for line in measured(name, shapes[name], options, mine, theirs)]
+    if on_gpu and options.tiles:
+        print()
+        for name in wanted:
+            tiles(name, shapes[name], mine)
     print()
     for line in lines:
         print(json.dumps(line))

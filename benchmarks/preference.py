@@ -128,7 +128,7 @@ def ours(folder: Path, terms: dict[str, Any]) -> tuple[dict[str, float], dict[st
 
     from distill_dagster.config.models import Recipe
     from distill_dagster.models import folder as folders
-    from distill_dagster.training import reference
+    from distill_dagster.training import metrics, reference
     from distill_dagster.training.forward import Forward
     from distill_dagster.training.objectives.base import build
     from distill_dagster.training.pairs import Pair, encode_pairs
@@ -149,7 +149,7 @@ def ours(folder: Path, terms: dict[str, Any]) -> tuple[dict[str, float], dict[st
     loss: Any = sum(weight * build(name, params)(positions) for name, (weight, params) in recipe.terms.items())
     loss.backward()
     gradients = {key: part.grad for key, part in policy.named_parameters() if part.grad is not None}
-    return {"loss": loss.item(), **positions.measures}, gradients
+    return {"loss": loss.item(), **metrics.numbers([positions.measures])[0]}, gradients
 
 
 def apart(one: float, other: float) -> float:

@@ -267,7 +267,8 @@ def doctor(
     for finding in examination.examine():
         findings.append(finding)
         if not as_json:
-            line = console.finding(finding.ok, finding.name, finding.says, finding.error, finding.allowed)
+            where = "" if finding.device == "cpu" else f" ({finding.device})"
+            line = console.finding(finding.ok, finding.name + where, finding.says, finding.error, finding.allowed)
             console.out.print(line, soft_wrap=True)
     failed = sum(not finding.ok for finding in findings)
     if as_json:

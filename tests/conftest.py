@@ -11,6 +11,7 @@ import re
 import shutil
 import socket
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,16 @@ def chromium() -> str:
     pytest.skip("no Chromium on this machine; install the package chromium")
 
 
+@cache
+def _gpu() -> bool:
+    """Whether there is a GPU that torch can use; asked only where a test wants one."""
+    if "torch" in MISSING:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
@@ -116,6 +127,8 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("needs_torch") and MISSING:
             item.add_marker(pytest.mark.skip(reason=f"not installed here: {', '.join(sorted(MISSING))}"))
+        if item.get_closest_marker("gpu") and not _gpu():
+            item.add_marker(pytest.mark.skip(reason="torch sees no GPU here"))
 
 
 def _must_run(markers) -> list[str]:

@@ -7,13 +7,14 @@ than the sizes at which matrix products round alike, and every sampled token use
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 
 from distill_dagster.models.folder import context_length
+from distill_dagster.models.placing import placed
 from distill_dagster.models.steppers import stepper
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 #: Fewer rows a thread go through other kernels, which round differently (measured: from 4 rows a thread on, alike).
 LEAST_ROWS = 16
 BUCKET = 16
+#: Numbers that a GPU adds up at once where a token is drawn.
+_BLOCK = 512
 
 
 @dataclass
@@ -105,8 +108,13 @@ class Generator:
                 logits = self._read(prompts, least, min(self.context, bucket * BUCKET + limit))
                 while True:
                     chosen = logits.argmax(-1)
-                    for place, row in enumerate(alive):
-                        if row is not None and row.temperature > 0:
+                    drawn = [place for place, row in enumerate(alive) if row is not None and row.temperature > 0]
+                    if drawn and logits.is_cuda:
+                        chosen[drawn] = _together(logits[drawn], [alive[place] for place in drawn])
+                    elif drawn:
+                        for place in drawn:
+                            row = alive[place]
+                            assert row is not None
                             chosen[place] = sample(logits[place], row.temperature, row.top_p, row.rng.random())
                     for place, (row, token) in enumerate(zip(alive, chosen.tolist(), strict=True)):
                         if row is not None and self._say(row, token):
@@ -155,6 +163,36 @@ class Generator:
         tail = row.prompt[-8:]
         before, whole = (str(self.tokenizer.decode(ids, **options)) for ids in (tail, tail + said))
         return whole[len(before) :] if whole.startswith(before) else str(self.tokenizer.decode(said, **options))
+
+
+def _together(logits: torch.Tensor, rows: Sequence[Row | None]) -> torch.Tensor:
+    """A token of each row as `sample` draws it, on the logits' device: R × V in, R token ids out.
+
+    Only what rounding decides may differ from `sample`: sums of more than `_BLOCK` numbers are added up in two stages,
+    each in an order of its own, since a GPU's one-stage cumulative sum has none.
+    """
+    asked = [(row.temperature, row.top_p, row.rng.random()) for row in rows if row is not None]
+    heat, share, uniform = (
+        placed(torch.tensor(part, dtype=torch.float64), logits.device) for part in zip(*asked, strict=True)
+    )
+    probability, order = (logits.double() / heat[:, None]).softmax(-1).sort(descending=True, stable=True)
+    cumulative = _cumulative(probability)
+    last = order.shape[1] - 1
+    kept = torch.searchsorted(cumulative, share[:, None]).clamp(max=last)
+    whole = cumulative[:, -1:]
+    mass = torch.where(share[:, None] < 1, cumulative.gather(1, kept), whole)
+    places = torch.searchsorted(cumulative, uniform[:, None] * mass, right=True).clamp(max=last)
+    return order.gather(1, places)[:, 0]
+
+
+def _cumulative(values: torch.Tensor) -> torch.Tensor:
+    """Cumulative sums of each row, R × V, by products with triangles of ones."""
+    count, size = values.shape
+    blocks = torch.nn.functional.pad(values, (0, -size % _BLOCK)).view(count, -1, _BLOCK)
+    inside = blocks @ values.new_ones(_BLOCK, _BLOCK).triu()
+    sums = inside[..., -1]
+    before = sums @ values.new_ones(sums.shape[1], sums.shape[1]).triu(1)
+    return (inside + before[..., None]).flatten(1)[:, :size].contiguous()
 
 
 def sample(logits: torch.Tensor, temperature: float, top_p: float, uniform: float) -> int:

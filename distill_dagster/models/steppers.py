@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from distill_dagster.models.llama import Llama, supports
+from distill_dagster.models.placing import placed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -88,7 +89,10 @@ class LlamaStepper:
 
 
 class CacheStepper:
-    """Any causal model of transformers, with its own cache, on its own device. Prompts are padded on the left."""
+    """Any causal model of transformers, with its own cache. Prompts are padded on the left.
+
+    Logits stay on the model's device: a vocabulary a row and token is too much to copy from a GPU.
+    """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
@@ -101,25 +105,27 @@ class CacheStepper:
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
             self.mask[row, width - len(prompt) :] = 1
         self.cache = None
+        ids, self.mask = (placed(part, self.model.device) for part in (ids, self.mask))
         return self._forward(ids, (self.mask.cumsum(-1) - 1).clamp(min=0))
 
     def step(self, chosen: torch.Tensor) -> torch.Tensor:
-        self.mask = torch.cat((self.mask, torch.ones(len(chosen), 1, dtype=torch.long)), 1)
-        return self._forward(chosen[:, None], self.mask.sum(-1, keepdim=True) - 1)
+        self.mask = torch.cat((self.mask, self.mask.new_ones(len(chosen), 1)), 1)
+        return self._forward(placed(chosen[:, None], self.model.device), self.mask.sum(-1, keepdim=True) - 1)
 
     def _forward(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         output = self.model(
-            input_ids=ids.to(self.model.device),
-            attention_mask=self.mask.to(self.model.device),
-            position_ids=positions.to(self.model.device),
+            input_ids=ids,
+            attention_mask=self.mask,
+            position_ids=positions,
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
         )
         self.cache = output.past_key_values
-        return output.logits[:, -1].float().cpu()
+        return output.logits[:, -1].float()
 
     def keep(self, rows: torch.Tensor) -> None:
+        rows = placed(rows, self.model.device)
         self.mask = self.mask[rows]
         assert self.cache is not None
-        self.cache.batch_select_indices(rows.to(self.model.device))
+        self.cache.batch_select_indices(rows)

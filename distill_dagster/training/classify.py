@@ -10,6 +10,7 @@ import torch
 from distill_dagster.errors import TrainingError
 from distill_dagster.models import classifier
 from distill_dagster.models.chat import plain_tokens
+from distill_dagster.models.placing import placed
 from distill_dagster.training import layers
 from distill_dagster.training.data import ASSISTANT, Chat, Encoded, Example
 from distill_dagster.training.feeds.base import DEFAULT
@@ -135,16 +136,16 @@ def classified(
     device = model.device
     half = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
     with layers.recording(model, watch) as kept, half:
-        logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
+        logits = model(input_ids=placed(ids, device), attention_mask=placed(mask, device)).logits
     said = Positions(
         hidden=logits.float(),
-        labels=torch.tensor([example.label or 0 for example in examples], device=device),
-        weights=torch.tensor([example.weights[-1] for example in examples], device=device),
+        labels=placed(torch.tensor([example.label or 0 for example in examples]), device),
+        weights=placed(torch.tensor([example.weights[-1] for example in examples]), device),
         rows=torch.arange(len(examples), device=device),
         examples=examples,
         project=lambda states: states,
     )
     if watch:
         said.layers = kept.weigh(examples, length)
-        kept.weights = kept.answer = kept.weights.to(device)
+        kept.weights = kept.answer = placed(kept.weights, device)
     return said

@@ -14,6 +14,7 @@ import torch
 
 from distill_dagster.models import llama, packed
 from distill_dagster.models.classifier import is_classifier
+from distill_dagster.models.placing import placed
 from distill_dagster.training import adapters, layers, packing
 from distill_dagster.training.classify import classified
 from distill_dagster.training.data import Example
@@ -47,7 +48,7 @@ def learned(weights: torch.Tensor, rows: torch.Tensor, examples: list[Example]) 
     if all(example.side is None for example in examples):
         return weights
     kept = torch.tensor([example.side is None or example.side.chosen for example in examples])
-    return weights * kept.to(rows.device)[rows]
+    return weights * placed(kept, rows.device)[rows]
 
 
 def pad(examples: list[Example], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -102,9 +103,9 @@ class Forward:
         ids, weights = pad(examples, padding)
         found = positions(ids, weights)
         view = llama.Llama(self.model, self.precision == "bf16") if self.way == "llama" else None
-        places, *others = (part.to(self.model.device) for part in found)
+        places, *others = (placed(part, self.model.device) for part in found)
         with layers.recording(self.model, self.watch) as kept:
-            hidden = self._hidden(ids.to(self.model.device), places, view)
+            hidden = self._hidden(placed(ids, self.model.device), places, view)
         said = self._said(hidden, others, examples, view)
         if self.watch:
             said.layers = kept.weigh(examples, ids.shape[1], places, said.weights)
@@ -117,7 +118,7 @@ class Forward:
             return self._said(view.line(line.ids, line.columns, line.rows, line.places), line.others, examples, view)
         rows = packing.rows(examples, padding, width)
         ids, columns, places, *others = (
-            part.to(self.model.device) for part in (rows.ids, rows.columns, rows.places, *rows.others)
+            placed(part, self.model.device) for part in (rows.ids, rows.columns, rows.places, *rows.others)
         )
         return self._said(self._hidden(ids, places, None, position_ids=columns), others, examples, None)
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from distill_dagster.errors import TrainingError
+from distill_dagster.models.placing import placed
 
 if TYPE_CHECKING:
     from distill_dagster.training.data import Example
@@ -111,7 +112,7 @@ class Layers:
         self.answer = self.weights
         if places is not None and weights is not None:
             flat = torch.zeros(len(examples) * length, device=places.device).index_put((places,), weights.float())
-            self.weights, self.answer = self.weights.to(places.device), flat.view(len(examples), length)
+            self.weights, self.answer = placed(self.weights, places.device), flat.view(len(examples), length)
         return self
 
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distill_dagster.storage.atomic import write_bytes
 
+if TYPE_CHECKING:
+    import torch
+
 FILE = "metrics.jsonl"
+#: Numbers by name, some of them still on the device that computed them.
+Values = dict[str, "float | torch.Tensor"]
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -48,6 +54,18 @@ class Means:
         means = {name: value / steps for name, value in self.sums.items()}
         self.sums = {}
         return means
+
+
+def numbers(given: Sequence[Values]) -> list[dict[str, float]]:
+    """The values of each as numbers; tensors (scalars of one device) are read together, so a GPU is waited for once."""
+    import torch
+
+    tensors = [value for values in given for value in values.values() if isinstance(value, torch.Tensor)]
+    read = iter(torch.stack([value.detach().double() for value in tensors]).tolist() if tensors else ())
+    return [
+        {name: next(read) if isinstance(value, torch.Tensor) else value for name, value in values.items()}
+        for values in given
+    ]
 
 
 def finite(values: dict[str, float]) -> bool:

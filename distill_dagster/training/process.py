@@ -127,8 +127,6 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
 
     recipe = Recipe(**task["recipe"])
     place = str(task.get("name") or task["work"])
-    # Without it cuBLAS refuses to be deterministic; it must be set before a GPU is touched.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     world = World.join(recipe.device)
     if recipe.accumulate % world.size:
         raise TrainingError(
@@ -170,7 +168,7 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
         task["work"],
         validation=validation,
         progress=report,
-        signals=_signals(task, tokenizer, template, world.device, labels),
+        signals=_signals(task, tokenizer, template, labels),
         rewards=_rewards(task),
         world=world,
     )
@@ -193,9 +191,7 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
     return summary
 
 
-def _signals(
-    task: dict[str, Any], tokenizer: Any, template: Any, device: Any, labels: tuple[str, ...] = ()
-) -> list[Any]:
+def _signals(task: dict[str, Any], tokenizer: Any, template: Any, labels: tuple[str, ...] = ()) -> list[Any]:
     """Where objectives that ask for more than text find it."""
     found: list[Any] = []
     if task.get("signals"):
@@ -207,24 +203,20 @@ def _signals(
         from distill_dagster.training.signals.live_classes import LiveClassifier
 
         said = task["teacher"]
-        found.append(LiveClassifier(Path(said["path"]), labels, said.get("dtype") or "fp32", device))
+        found.append(LiveClassifier(Path(said["path"]), labels, said.get("dtype") or "fp32"))
     elif task.get("teacher"):
         from distill_dagster.training.signals.live import LiveTeacher
 
         said = task["teacher"]
         sources, path, dtype = said.get("sources") or ["live"], Path(said["path"]), said.get("dtype") or "fp32"
-        held: list[Any] = []
         if "live" in sources:
-            held.append(LiveTeacher(path, tokenizer, dtype))
+            found.append(LiveTeacher(path, tokenizer, dtype))
         if "aligned" in sources:
             from distill_dagster.training.signals.aligned import AlignedTeacher
 
             files = [task.get("examples") or task["texts"], task.get("validation")]
             chats = [chat for file in files if file for chat in _conversations(file)]
-            held.append(AlignedTeacher(path, tokenizer, chats, template, dtype))
-        for teacher in held:
-            teacher.model.to(device)
-        found += held
+            found.append(AlignedTeacher(path, tokenizer, chats, template, dtype))
     return found
 
 

@@ -46,7 +46,7 @@ def save(run: Run) -> None:
         return
     named = {id(parameter): name for name, parameter in run.parameters.items()}
     moments = {
-        f"{named[id(parameter)]}/{key}": value.detach().clone()
+        f"{named[id(parameter)]}/{key}": value.detach().to("cpu", copy=True)
         for parameter, entry in run.optimizer.state.items()
         for key, value in entry.items()
     }
@@ -62,7 +62,7 @@ def save(run: Run) -> None:
     if run.stopping:
         state["early_stop"] = run.stopping.state()
         moments |= run.stopping.tensors()
-    weights = {name: parameter.detach().clone() for name, parameter in run.parameters.items()}
+    weights = {name: parameter.detach().to("cpu", copy=True) for name, parameter in run.parameters.items()}
     moments["random"] = torch.get_rng_state()
     if run.world.device.type == "cuda":
         moments["random_cuda"] = torch.cuda.get_rng_state(run.world.device)
@@ -83,9 +83,10 @@ def resume(run: Run) -> int:
     for name, parameter in run.parameters.items():
         parameter.copy_(found.weights[name])
         kept = {key.rsplit("/", 1)[1]: value for key, value in found.optimizer.items() if key.startswith(f"{name}/")}
-        # AdamW counts its steps on the CPU.
+        # AdamW counts its steps on the CPU, unless one kernel does it all.
+        counted = parameter.device if run.optimizer.defaults.get("fused") else torch.device("cpu")
         run.optimizer.state[parameter] = {
-            key: value if key == "step" else value.to(parameter.device) for key, value in kept.items()
+            key: value.to(counted if key == "step" else parameter.device) for key, value in kept.items()
         }
     torch.set_rng_state(found.optimizer["random"])
     if "random_cuda" in found.optimizer and run.world.device.type == "cuda":

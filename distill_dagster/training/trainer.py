@@ -16,7 +16,7 @@ import torch
 from distill_dagster.config.models import Recipe
 from distill_dagster.errors import TrainingError
 from distill_dagster.records.identity import digest
-from distill_dagster.training import features, memory, metrics, rationale, reference, resuming
+from distill_dagster.training import determinism, features, memory, metrics, rationale, reference, resuming
 from distill_dagster.training.data import Example
 from distill_dagster.training.determinism import own_random, settled
 from distill_dagster.training.early_stop import Stopping
@@ -97,8 +97,12 @@ def train(
     world = world or World(device=device(recipe.device))
     with settled(recipe, world), memory.told(str(path), recipe, (), str(world.device)):
         model.to(world.device)  # pyright: ignore[reportArgumentType]
+        determinism.prepare(model, world)
         if not world.first:
             world.wait()  # The first one asks the student before training, and keeps what it says for all.
+        for source in signals:
+            if hasattr(source, "to"):
+                source.to(world.device)  # pyright: ignore[reportAttributeAccessIssue]
         sources = [*signals, *reference.wanted(model, tokenizer, examples, recipe, path)]
         if world.first:
             world.wait()
@@ -147,7 +151,8 @@ class Run:
             [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": kept, "weight_decay": 0.0}],
             lr=recipe.learning_rate,
             betas=(0.9, recipe.beta2),
-            foreach=True,
+            # One kernel for all tensors on a GPU; on a CPU the order of operations stays what it was.
+            **({"fused": True} if self.world.device.type == "cuda" else {"foreach": True}),
         )
         asked = [(name, term) for name, (weight, term) in self.terms.items() if weight]
         self.feed = build_feed(asked, Setting(model, tokenizer, examples, recipe, rewards))
@@ -204,6 +209,8 @@ class Run:
             "forward": self.forward.way,
             "device": str(self.world.device),
         }
+        if self.world.device.type == "cuda":
+            summary["deterministic"] = not torch.is_deterministic_algorithms_warn_only_enabled()
         summary |= getattr(self.feed, "summary", dict)()
         if recipe.packing:
             summary["packed"] = self.forward.packs
@@ -234,39 +241,60 @@ class Run:
         parts = shares({name: objective for name, (_, objective) in self.terms.items()}, batches)
         measured = [name for _, term in self.terms.values() for name in getattr(term, "measures", ())]
         values = dict.fromkeys(("loss", *self.terms, "positions", *measured), 0.0)
+        said: dict[int, metrics.Values] = {}
         for number in self.world.own(len(batches)):
             with self._drawn(number):
-                for name, value in self._backward(batches[number], parts[number]).items():
-                    values[name] += value
-        self.world.add_gradients(self.parameters.values())
-        values = dict(zip(values, self.world.sums(list(values.values())), strict=True))
+                said[number] = self._backward(batches[number], parts[number])
+        # A GPU is waited for once a step: whatever of it is wanted as a number is read together.
+        several, last = self.world.size > 1, {}
+        for _, objective in self.terms.values():
+            last |= getattr(objective, "metrics", {})
+        if not several and any(said.values()):
+            last["grad_norm"] = self._clip()
+        *found, last = metrics.numbers([*said.values(), last])
+        for number, one in zip(said, found, strict=True):
+            own = self._weighed(one, parts[number])
+            if not metrics.finite(own):
+                raise self._trouble(f"the loss is not finite ({own})", batches[number])
+            for name, value in own.items():
+                values[name] += value
+        if several:
+            self.world.add_gradients(self.parameters.values())
+            values = dict(zip(values, self.world.sums(list(values.values())), strict=True))
         positions = int(values.pop("positions"))
         whole = list(itertools.chain(*batches))
         if not positions:
             raise self._trouble("no position of this batch carries a loss", whole)
         self.learned += positions
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.grad_clip).item()
+        norm = last.pop("grad_norm") if not several else self._clip().item()
         if not math.isfinite(norm):
             raise self._trouble(f"the gradient is not finite (norm {norm})", whole)
         self.optimizer.step()
-        for _, objective in self.terms.values():
-            values |= getattr(objective, "metrics", {})
-        return {**values, "grad_norm": norm}
+        return {**values, **last, "grad_norm": norm}
 
-    def _backward(self, chosen: list[Example], part: dict[str, float]) -> dict[str, float]:
-        """Add the gradient of one batch; what it adds to the step's values, with its positions."""
+    def _clip(self) -> torch.Tensor:
+        """Scale the gradient down to the recipe's largest norm; the norm it had."""
+        return torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.grad_clip)
+
+    def _backward(self, chosen: list[Example], part: dict[str, float]) -> metrics.Values:
+        """Add the gradient of one batch; its loss, terms and measures, still on the device, and its positions."""
         positions = self._positions(chosen)
         if not len(positions.labels):
             return {}
         terms = {name: (weight, objective(positions)) for name, (weight, objective) in self.terms.items()}
         loss = torch.stack([weight * part[name] * value for name, (weight, value) in terms.items()]).sum()
-        values = {"loss": loss.item(), **{name: part[name] * value.item() for name, (_, value) in terms.items()}}
-        for name, (_, term) in self.terms.items():
-            values |= {key: part[name] * positions.measures[key] for key in getattr(term, "measures", ())}
-        if not metrics.finite(values):
-            raise self._trouble(f"the loss is not finite ({values})", chosen)
         loss.backward()
+        values: metrics.Values = {"loss": loss, **{name: value for name, (_, value) in terms.items()}}
+        for _, term in self.terms.values():
+            values |= {key: positions.measures[key] for key in getattr(term, "measures", ())}
         return {**values, "positions": len(positions.labels)}
+
+    def _weighed(self, values: dict[str, float], part: dict[str, float]) -> dict[str, float]:
+        """What a batch's values add to those of the step."""
+        share = {"loss": 1.0, "positions": 1.0, **part}
+        for name, (_, term) in self.terms.items():
+            share |= dict.fromkeys(getattr(term, "measures", ()), part[name])
+        return {name: share[name] * value for name, value in values.items()}
 
     @contextmanager
     def _drawn(self, number: int) -> Iterator[None]:

@@ -28,6 +28,8 @@ def device(wanted: str, local_rank: int = 0) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise TrainingError("training.device", "cuda: torch sees no GPU here.", "Set `device: auto`, or install CUDA.")
+    # Without it cuBLAS is not deterministic; it counts from the first matrix product on a GPU.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return torch.device("cuda", local_rank % torch.cuda.device_count())
 
 
@@ -53,6 +55,8 @@ class World:
         if size > 1:
             import torch.distributed
 
+            if place.type == "cuda":
+                torch.cuda.set_device(place)  # NCCL's barriers happen on the current GPU.
             torch.distributed.init_process_group("nccl" if place.type == "cuda" else "gloo", world_size=size, rank=rank)
         return World(rank, size, place)
 

@@ -9,15 +9,19 @@ pytestmark = pytest.mark.needs_torch
 
 
 def test_every_check_passes_and_the_command_says_so() -> None:
+    import torch
+
     from distill_dagster.cli import app
 
+    gpu = {"gpu = cpu", "same bytes"} if torch.cuda.is_available() else set()
     done = CliRunner().invoke(app, ["doctor", "--json"])
     assert done.exit_code == 0, done.output
     said = json.loads(done.stdout)
     assert {check["name"] for check in said["checks"]} == {
         "dense", "sparse", "sparse = dense", "packed = padded", "mask shift", "T²", "1×8 = 8×1", "layers",
         "cache round trip"
-    }  # fmt: skip
+    } | gpu  # fmt: skip
+    assert {check["device"] for check in said["checks"]} == ({"cpu", "cuda"} if gpu else {"cpu"})
     assert all(check["ok"] and check["error"] <= check["allowed"] for check in said["checks"])
     assert said["hardware"]["torch_threads"] >= 1 and said["hardware"]["torch"]
 
@@ -75,6 +79,6 @@ def test_the_command_fails_where_a_check_does(monkeypatch: pytest.MonkeyPatch) -
     from distill_dagster.training import doctor
 
     bad = doctor.Finding("dense", "says", float("nan"), 1e-5)
-    monkeypatch.setattr(doctor, "CHECKS", (lambda: bad,))
+    monkeypatch.setattr(doctor, "CHECKS", (lambda device: bad,))
     done = CliRunner().invoke(app, ["doctor"])
     assert done.exit_code == 1 and "FAIL" in done.output

@@ -11,7 +11,10 @@ from typing import Any
 
 import torch
 
-#: Bytes of logits that are held at a time.
+from distill_dagster.training.losses.tiles import add_product
+from distill_dagster.training.losses.tiles import tile_bytes as default_tile
+
+#: Bytes of logits that are held at a time on a CPU.
 TILE = 64 << 20
 
 Head = tuple[torch.Tensor, torch.Tensor | None]
@@ -35,7 +38,9 @@ def log_probs(
         logits = _wide(hidden)
         return logits.gather(1, labels[:, None])[:, 0] - torch.logsumexp(logits, 1)
     weight, bias = head
-    rows = max(1, (tile_bytes or TILE) // (len(weight) * max(4, hidden.element_size())))
+    if tile_bytes is None:
+        tile_bytes = TILE if hidden.device.type == "cpu" else default_tile(hidden.device, 0)
+    rows = max(1, tile_bytes // (len(weight) * max(4, hidden.element_size())))
     return _LogProbs.apply(hidden, weight, bias, labels, rows)  # pyright: ignore[reportReturnType]
 
 
@@ -85,7 +90,10 @@ class _LogProbs(torch.autograd.Function):
             if grad_hidden is not None:
                 grad_hidden[part] = (narrow @ weight).to(kept)
             if grad_weight is not None:
-                grad_weight += narrow.t() @ states
+                if hidden.is_cuda:
+                    add_product(grad_weight, narrow.t(), states, False)
+                else:
+                    grad_weight += narrow.t() @ states
             if grad_bias is not None:
                 grad_bias += logits.sum(0)
         made = zip((grad_hidden, grad_weight, grad_bias), (hidden, weight, bias), strict=True)

@@ -14,11 +14,9 @@ from typing import Any
 import torch
 
 from distill_dagster.training.losses.divergences import Divergence
-from distill_dagster.training.losses.targets import Targets
-
-#: A tile's logits take half of what the output layer takes, within these bounds (bytes): small tiles stay in the
-#: cache, but each tile reads the whole layer again.
-SMALLEST, LARGEST = 16 << 20, 256 << 20
+from distill_dagster.training.losses.targets import Targets, TopK
+from distill_dagster.training.losses.tiles import add_product, product
+from distill_dagster.training.losses.tiles import tile_bytes as default_tile
 
 
 @dataclass(frozen=True)
@@ -70,12 +68,14 @@ def sparse_loss(
         targets: What the teacher says.
         mix: Divergence, temperature and hard share.
         bias: Of the output layer, V, or None.
-        tile_bytes: Memory for the logits of a tile; by default half the output layer's own.
+        tile_bytes: Memory for the logits of a tile; by default what `tiles` gives.
 
     Returns:
         The loss, with its gradient; and without gradient the divergence (times T²) and the cross-entropy, each the
         weighted mean in nats a row. The cross-entropy is 0 where `mix.hard` is.
     """
+    if isinstance(targets, TopK):  # Stored signals are read on the CPU.
+        targets = targets.to(hidden.device)
     needs = torch.is_grad_enabled()
     wanted = tuple(needs and part is not None and part.requires_grad for part in (hidden, head, bias))
     return _SparseLoss.apply(hidden, head, bias, _Work(rows, targets, mix, tile_bytes, wanted))  # pyright: ignore
@@ -122,9 +122,9 @@ class _SparseLoss(torch.autograd.Function):
                 continue
             narrow = logits.to(head.dtype)
             if grad_hidden is not None:
-                grad_hidden[part] = narrow @ head
+                product(narrow, head, grad_hidden[part])
             if grad_head is not None:
-                _add_product(grad_head, narrow, states.to(head.dtype), start == 0)
+                add_product(grad_head, narrow.t(), states.to(head.dtype), start == 0)
         if grad_head is not None and not len(hidden):
             grad_head.zero_()
         ctx.grads = (grad_hidden, grad_head, grad_bias)
@@ -149,30 +149,17 @@ class _SparseLoss(torch.autograd.Function):
 
 def _rows_of_a_tile(hidden: torch.Tensor, head: torch.Tensor | None, size: int, tile_bytes: int | None) -> int:
     if tile_bytes is None:
-        layer = 0 if head is None else head.numel() * 4
-        tile_bytes = min(max(layer // 2, SMALLEST), LARGEST)
+        tile_bytes = default_tile(hidden.device, 0 if head is None else head.numel() * 4)
     return max(1, min(len(hidden), tile_bytes // (size * max(4, hidden.element_size()))))
 
 
 def _logits(states: torch.Tensor, head: torch.Tensor | None, bias: torch.Tensor | None, out: torch.Tensor) -> None:
     if head is None:
         out.copy_(states)
-    elif head.dtype == out.dtype == states.dtype:
-        torch.mm(states, head.t(), out=out)
     else:
-        out.copy_(states.to(head.dtype) @ head.t())
+        product(states.to(head.dtype), head.t(), out)
     if bias is not None:
         out += bias
-
-
-def _add_product(total: torch.Tensor, gradient: torch.Tensor, states: torch.Tensor, first: bool) -> None:
-    """total (V × H) += gradientᵀ · states; the first product overwrites."""
-    if gradient.dtype == total.dtype:
-        total.addmm_(gradient.t(), states, beta=0 if first else 1)
-    elif first:
-        total.copy_(gradient.t() @ states)
-    else:
-        total += gradient.t() @ states
 
 
 def _to_gradient(
@@ -199,7 +186,7 @@ def _to_gradient(
     if hot != 1:
         logits.div_(hot)
     ids, log_p, log_rest = work.targets.tile(start, start + len(logits))
-    log_p = log_p.to(logits)  # to its device as well: stored signals are read on the CPU
+    log_p = log_p.to(logits)
     if ids is None:
         value, mean = _dense(logits, log_p, mix.divergence, soft_share, hard_share if hot == 1 else None)
     else:

@@ -7,6 +7,8 @@ from typing import Protocol
 
 import torch
 
+from distill_dagster.models.placing import placed
+
 #: Token ids R × K (None: the whole vocabulary, in order), log-probabilities R × K, and of the rest, R (None: no rest).
 Tile = tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None]
 
@@ -32,6 +34,10 @@ class TopK:
     ids: torch.Tensor
     log_probs: torch.Tensor
     log_rest: torch.Tensor
+
+    def to(self, device: torch.device) -> TopK:
+        """The same on a device."""
+        return TopK(*(placed(part, device) for part in (self.ids, self.log_probs, self.log_rest)))
 
     def tile(self, start: int, stop: int) -> Tile:
         """The distributions of rows `start` to `stop`."""

@@ -51,7 +51,7 @@ class Positions:
     project: Callable[[torch.Tensor], torch.Tensor]
     head: tuple[torch.Tensor, torch.Tensor | None] | None = None
     signals: Mapping[str, Any] = field(default_factory=dict)
-    measures: dict[str, float] = field(default_factory=dict)
+    measures: dict[str, float | torch.Tensor] = field(default_factory=dict)
     layers: Layers | None = None
 
     @property

@@ -92,8 +92,8 @@ class Objective:
         logits = positions.project(positions.hidden[flat]).float()[:, : found.words] / hot
         said = logits.log_softmax(-1).gather(1, positions.labels[flat][:, None])[:, 0]
         log_q = said.new_zeros(len(found.longer)).index_add(0, owner, said)
-        spoken = found.spoken(hot)
-        log_p = torch.stack([spoken[theirs].sum() for _, theirs in found.longer])
+        spoken = found.spoken(hot).cpu()  # A span at a time is quicker there than in as many kernels.
+        log_p = torch.stack([spoken[theirs].sum() for _, theirs in found.longer]).to(device)
         value, _ = self._divergence()(_or_else(log_p), _or_else(log_q))
         counts = torch.bincount(owner).to(positions.weights.dtype)
         weights = torch.zeros_like(counts).index_add(0, owner, positions.weights[flat]) / counts

@@ -70,9 +70,9 @@ class Objective:
             losses = -(1 - params.label_smoothing) * logsigmoid(gap) - params.label_smoothing * logsigmoid(-gap)
         margin = params.beta * (chosen - rejected).detach()
         positions.measures |= {
-            "dpo_margin": margin.mean().item(),
-            "dpo_accuracy": (margin > 0).float().mean().item(),
-            "dpo_chosen_log_prob": said.chosen.detach().mean().item(),
-            "dpo_rejected_log_prob": said.rejected.detach().mean().item(),
+            "dpo_margin": margin.mean(),
+            "dpo_accuracy": (margin > 0).float().mean(),
+            "dpo_chosen_log_prob": said.chosen.detach().mean(),
+            "dpo_rejected_log_prob": said.rejected.detach().mean(),
         }
         return losses.mean()

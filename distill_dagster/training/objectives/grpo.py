@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from distill_dagster.models.placing import placed
 from distill_dagster.training.objectives.base import Positions
 from distill_dagster.training.own_samples import Judging, Plan, Rollout, Sampling
 
@@ -57,7 +58,7 @@ class Objective:
         )
         self.plan = Plan(sampling, one.group, judging=judging)
         #: Of the last batch: entropy, divergences, share of clipped tokens.
-        self.metrics: dict[str, float] = {}
+        self.metrics: dict[str, float | torch.Tensor] = {}
 
     def __call__(self, positions: Positions) -> torch.Tensor:
         """The term's value."""
@@ -94,14 +95,14 @@ def _k3(said: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return (other - said).exp() - (other - said) - 1
 
 
-def _mean(values: torch.Tensor, positions: Positions) -> float:
-    return ((values * positions.weights).sum() / positions.weights.sum()).item()
+def _mean(values: torch.Tensor, positions: Positions) -> torch.Tensor:
+    return (values * positions.weights).sum() / positions.weights.sum()
 
 
 def _by_token(positions: Positions, name: str) -> torch.Tensor:
     """A number of each token of the batch's samples, in the order of its positions."""
     import torch
 
-    order = torch.unique_consecutive(positions.rows).tolist()
-    values = [value for row in order for value in getattr(positions.examples[row], name)]
-    return positions.hidden.new_tensor(values, dtype=torch.float32)
+    # A sample without a position has no token of its own either; asking the rows for it would wait for a GPU.
+    values = [value for one in positions.examples if any(one.weights[1:]) for value in getattr(one, name)]
+    return placed(torch.tensor(values, dtype=torch.float32), positions.hidden.device)

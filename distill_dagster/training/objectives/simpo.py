@@ -51,9 +51,9 @@ class Objective:
         margin = params.beta * (said.chosen / said.chosen_tokens - said.rejected / said.rejected_tokens)
         seen = margin.detach()
         positions.measures |= {
-            "simpo_margin": seen.mean().item(),
-            "simpo_accuracy": (seen > 0).float().mean().item(),
-            "simpo_chosen_log_prob": said.chosen.detach().mean().item(),
-            "simpo_rejected_log_prob": said.rejected.detach().mean().item(),
+            "simpo_margin": seen.mean(),
+            "simpo_accuracy": (seen > 0).float().mean(),
+            "simpo_chosen_log_prob": said.chosen.detach().mean(),
+            "simpo_rejected_log_prob": said.rejected.detach().mean(),
         }
         return -logsigmoid(margin - params.gamma).mean()

@@ -85,6 +85,10 @@ class AlignedTeacher:
         found = [spans.align(*entry) for entry in zip(texts, mine, theirs, strict=True)]
         return [one for turn in found for one in turn]
 
+    def to(self, device: torch.device) -> None:
+        """Compute there from now on."""
+        self.model.to(device)  # pyright: ignore[reportArgumentType]
+
     @torch.no_grad()
     def __call__(self, examples: Sequence[Example], positions: Positions) -> AlignedBatch:
         """What the teacher says at the bytes where a batch of the student's can be compared with it.

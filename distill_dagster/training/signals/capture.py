@@ -53,11 +53,13 @@ class Scorer:
         path: Its model folder.
         meta: How signals are written.
         dtype: Precision it runs in: fp32 or bf16.
+        device: Where it runs.
     """
 
-    def __init__(self, path: Path, meta: Meta, dtype: str = "fp32") -> None:
+    def __init__(self, path: Path, meta: Meta, dtype: str = "fp32", device: torch.device | str = "cpu") -> None:
         self.meta = meta
-        self.forward = Forward(folder.load_model(path), dtype)
+        model = folder.load_model(path)
+        self.forward = Forward(model.to(device), dtype)  # pyright: ignore[reportArgumentType]
 
     @torch.no_grad()
     def __call__(self, example: Example) -> codec.Signal:
@@ -69,7 +71,7 @@ class Scorer:
         for temperature in self.meta.temperatures:
             hot = (logits / temperature).log_softmax(-1).scatter_(1, ids, float("-inf"))
             rests.append(torch.logsumexp(hot, -1))
-        return codec.Signal(ids.numpy(), values.numpy(), torch.stack(rests, 1).numpy())
+        return codec.Signal(*(part.cpu().numpy() for part in (ids, values, torch.stack(rests, 1))))
 
 
 def capture(

@@ -49,6 +49,10 @@ class LiveTeacher:
         self.forward = Forward(self.model, dtype)
         self.digest = folder.digest(path)
 
+    def to(self, device: torch.device) -> None:
+        """Compute there from now on."""
+        self.model.to(device)  # pyright: ignore[reportArgumentType]
+
     @torch.no_grad()
     def __call__(self, examples: Sequence[Example], positions: Positions) -> LiveBatch:
         """What the teacher's last layer says at the positions of a batch."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -26,7 +25,6 @@ class LiveClassifier:
         path: Its model folder.
         labels: The student's labels, in the order of its logits; the teacher's may stand in another.
         dtype: Precision it runs in: fp32 or bf16.
-        device: Where it runs.
 
     Raises:
         TrainingError: It is no classifier, or one of other labels; names them.
@@ -34,14 +32,19 @@ class LiveClassifier:
 
     name = "live"
 
-    def __init__(self, path: Path, labels: Sequence[str], dtype: str = "fp32", device: Any = "cpu") -> None:
+    def __init__(self, path: Path, labels: Sequence[str], dtype: str = "fp32") -> None:
         require(path)
-        self.model, self.tokenizer = folder.load_model(path).to(device), folder.load_tokenizer(path)
-        self.order = torch.tensor(match(classifier.labels(self.model), labels, str(path)), device=device)
+        self.model, self.tokenizer = folder.load_model(path), folder.load_tokenizer(path)
+        self.order = torch.tensor(match(classifier.labels(self.model), labels, str(path)))
         self.padding = int(self.tokenizer.pad_token_id or 0)  # pyright: ignore[reportArgumentType]
         self.context = folder.context_length(self.model)
         self.forward = Forward(self.model, dtype)
         self.digest = folder.digest(path)
+
+    def to(self, device: torch.device) -> None:
+        """Compute there from now on."""
+        self.model.to(device)  # pyright: ignore[reportArgumentType]
+        self.order = self.order.to(device)
 
     @torch.no_grad()
     def __call__(self, examples: Sequence[Example], positions: Positions) -> LiveBatch:
