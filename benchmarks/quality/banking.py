@@ -215,7 +215,7 @@ def permuted(log_probs: np.ndarray, hot: float) -> np.ndarray:
 
 
 def encoder() -> Path:
-    """Folder of the pretrained encoder: DISTILL_ENCODER, or the one in the package that carries it; nothing of that is run."""
+    """Folder of the pretrained encoder: DISTILL_ENCODER, or the one in the package that carries it, not run here."""
     import importlib.util
 
     if os.environ.get("DISTILL_ENCODER"):
