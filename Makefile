@@ -108,7 +108,7 @@ benchmarks/.minilm/.installed:
 bench-rl: venv ## does a student pass its teacher by verdicts on its own answers? (an hour or two, resumes cell by cell)
 	$(BIN)/python benchmarks/rl.py $(ARGS)
 
-bench-teacher: venv ## asking a teacher through the journal, beside a bare HTTP client and the peers of bench-peers (idle machine)
+bench-teacher: venv ## asking a teacher through the journal, beside a bare HTTP client and the peers of bench-peers, and through Dagster (idle machine)
 	$(BIN)/python benchmarks/teacher.py $(ARGS)
 
 bench-arms: venv ## what a verifier does to PaLM's recorded answers, in four arms (a minute; needs the real data)
