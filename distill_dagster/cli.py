@@ -90,11 +90,12 @@ def _run(project: Any, pipeline: str, select: list[str], dagster: bool = True) -
                 for made in project.run([node], Services(project.state, progress=bars.sink(node))):
                     bars.done(made)
         made = bars.made
-    asked = sum(m.record["notes"].get("calls", {}).get("asked", 0) for m in made if not m.reused)
+    calls = [m.record["notes"].get("calls", {}) for m in made if not m.reused]
+    asked, known = (sum(entry.get(name, 0) for entry in calls) for name in ("asked", "reused"))
     trained = sum(not m.reused and any(n.startswith("training") for n in m.record["notes"]) for m in made)
     console.out.print(
         f"[dim]{sum(not m.reused for m in made)} made, {sum(m.reused for m in made)} known already, "
-        f"{asked:,} teacher calls, {trained} trained[/]"
+        f"{asked:,} teacher calls{f', {known:,} answers known before' if known else ''}, {trained} trained[/]"
     )
 
 

@@ -108,16 +108,24 @@ def _materialize(project: Project, node: Node, context: dg.AssetExecutionContext
 
 
 def _logged(context: dg.AssetExecutionContext) -> Progress:
-    last = [0.0, time.monotonic()]
+    logged = 0.0
+    #: Since when a count has been going on, from which number, to which total, and how far it was.
+    since, first, of, before = time.monotonic(), 0, None, 0
 
     def report(done: int, total: int | None, note: str = "") -> None:
+        nonlocal logged, since, first, of, before
         now = time.monotonic()
-        if now - last[0] < LOG_EVERY_SECONDS:
+        if total != of or done < before:  # another round counts anew; what was known before it began took no time
+            since, first, of = now, done, total
+        before = done
+        if now - logged < LOG_EVERY_SECONDS:
             return
-        last[0] = now
-        if total and done:
-            left = (now - last[1]) / done * (total - done)
+        logged = now
+        if total and done > first:
+            left = (now - since) / (done - first) * (total - done)
             context.log.info(f"{note}: {done:,} of {total:,}, about {left:.0f} s left")
+        elif total:
+            context.log.info(f"{note}: {done:,} of {total:,}")
         else:
             context.log.info(f"{note}: {done:,}" if done else note)
 

@@ -216,6 +216,7 @@ def default_filtering() -> list[Block]:
             "length",
             "truncation",
             "refusal",
+            "injection",
             "verifier",
             "decontamination",
             "exact_duplicate",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from distill_dagster.stages.context import PipelineContext
-from distill_dagster.teachers._journal import JournalStore
+from distill_dagster.teachers._journal import JournalStore, Settled
 from distill_dagster.teachers.base import Request, Teacher, request_key
 from distill_dagster.teachers.budget import Budgeted
 from distill_dagster.teachers.prices import Priced, Tariff, money, tariff_on
@@ -33,6 +35,40 @@ def metered(pipeline: PipelineContext, teacher: Teacher, store: JournalStore, re
         teacher = Budgeted(teacher, pipeline.teacher.budget)
         teacher.begin(store, requests, pipeline.namespace)
     return teacher
+
+
+class Tally:
+    """What the calls of one asking have come to so far, for whoever watches: tokens, money, failures by class, rate.
+
+    Args:
+        tariff: The teacher's prices, where it has any.
+    """
+
+    def __init__(self, tariff: Tariff | None) -> None:
+        self.tariff, self.start = tariff, time.monotonic()
+        self.calls = self.tokens = self.cost_micros = 0
+        self.failures: Counter[str] = Counter()
+
+    def add(self, outcomes: Sequence[Settled]) -> None:
+        """Count outcomes, failed attempts that will be repeated included."""
+        for outcome in outcomes:
+            self.calls += 1
+            counts = (outcome.response.input_tokens, outcome.response.output_tokens)
+            self.tokens += sum(count for count in counts if isinstance(count, int))
+            self.cost_micros += outcome.cost_micros
+            if outcome.response.failure is not None:
+                self.failures[outcome.response.failure] += 1
+
+    def note(self, what: str) -> str:
+        """A line for people: `teacher: labeling, round 1, 120 calls (40/s), 9,000 tokens, 0.02 EUR, timeout 2`."""
+        if not self.calls:
+            return what
+        rate = self.calls / max(time.monotonic() - self.start, 1e-3)
+        parts = [what, f"{self.calls:,} calls ({rate:,.0f}/s)", f"{self.tokens:,} tokens"]
+        if self.tariff is not None:
+            parts.append(money(self.cost_micros, self.tariff.currency))
+        parts += [f"{name} {count:,}" for name, count in self.failures.most_common()]
+        return ", ".join(parts)
 
 
 def note_paid(

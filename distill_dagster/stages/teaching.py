@@ -103,8 +103,13 @@ def ask(
         if not student:
             teacher = _in_batches(job, pipeline, teacher, note)
         metered = teacher if student else metering.metered(pipeline, teacher, journal.store, passed.requests)
+        tally = metering.Tally(None if student else metering.tariff_of(pipeline))
         responses, infos = journal.ask(
-            metered, passed.requests, pipeline.namespace, progress=lambda done, total: job.progress(done, total, note)
+            metered,
+            passed.requests,
+            pipeline.namespace,
+            progress=lambda done, total: job.progress(done, total, tally.note(note)),
+            watch=tally.add,
         )
         if not student:
             metering.note_paid(job.notes, pipeline, metered, journal.store, passed.requests)

@@ -132,8 +132,8 @@ class JournalStore(Protocol):
         """Record outcomes and give their claims back. An answer that another holder recorded first stands."""
         ...
 
-    def attempts(self, namespace: str | None = None) -> list[Attempt]:
-        """All attempts, in order."""
+    def attempts(self, namespace: str | None = None, outcome: str | None = None) -> list[Attempt]:
+        """All attempts, or those of one outcome, in order."""
         ...
 
     def lost(self, namespace: str | None = None) -> list[Attempt]:

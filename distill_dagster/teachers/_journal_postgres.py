@@ -254,19 +254,19 @@ class PostgresStore:
 
     # --- accounts -------------------------------------------------------------------------------------------------
 
-    def attempts(self, namespace: str | None = None) -> list[Attempt]:
+    def attempts(self, namespace: str | None = None, outcome: str | None = None) -> list[Attempt]:
         with self._lock, self._faults():
             rows = self._all(
                 f"SELECT number, key, namespace, teacher, revision, sent_at, outcome, failure FROM {SCHEMA}.attempt"
-                " WHERE %s::text IS NULL OR namespace = %s ORDER BY number",
-                [namespace, namespace],
+                " WHERE (%s::text IS NULL OR namespace = %s) AND (%s::text IS NULL OR outcome = %s) ORDER BY number",
+                [namespace, namespace, outcome, outcome],
             )
         return [Attempt(*row) for row in rows]
 
     def lost(self, namespace: str | None = None) -> list[Attempt]:
         with self._commit("lost"):
             self._bury_the_dead()
-        return [attempt for attempt in self.attempts(namespace) if attempt.outcome == "unknown"]
+        return self.attempts(namespace, "unknown")
 
     def spent(self) -> int:
         query = f"SELECT COALESCE(SUM(cost_micros), 0)::bigint FROM {SCHEMA}.attempt WHERE holder = %s"

@@ -223,14 +223,14 @@ class SqliteStore:
 
     # --- accounts -------------------------------------------------------------------------------------------------
 
-    def attempts(self, namespace: str | None = None) -> list[Attempt]:
+    def attempts(self, namespace: str | None = None, outcome: str | None = None) -> list[Attempt]:
         with self._lock, self._faults():
             return [
                 Attempt(*row)
                 for row in self._all(
                     "SELECT number, key, namespace, teacher, revision, sent_at, outcome, failure FROM attempt"
-                    " WHERE ? IS NULL OR namespace = ? ORDER BY number",
-                    (namespace, namespace),
+                    " WHERE (? IS NULL OR namespace = ?) AND (? IS NULL OR outcome = ?) ORDER BY number",
+                    (namespace, namespace, outcome, outcome),
                 )
             ]
 
@@ -238,7 +238,7 @@ class SqliteStore:
         with self._commit("lost"):
             for holder in self._all("SELECT id FROM holder WHERE id <> ?", (self.id,)):
                 self._bury_if_dead(holder[0])
-        return [attempt for attempt in self.attempts(namespace) if attempt.outcome == "unknown"]
+        return self.attempts(namespace, "unknown")
 
     def spent(self) -> int:
         with self._lock, self._faults():

@@ -41,6 +41,8 @@ class Batched:
     """
 
     streams = True
+    #: What a killed run had sent is found again and not paid for twice: a budget need not count it as lost.
+    resumes = True
 
     def __init__(
         self,

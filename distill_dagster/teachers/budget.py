@@ -3,12 +3,13 @@
 Before a question is sent, the worst it can cost is set aside: every byte of its text as a token, and an answer of
 `max_new_tokens`. What is spent, what is set aside for questions on their way, and the next question must fit the
 limit together, so a limit is never passed by what one process sends. Two processes see what the other has paid, not
-what it has on its way.
+what it has on its way. Attempts whose outcome nobody knows, after a kill, may have been paid for: they count at the
+worst that they can have cost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from distill_dagster.config.models import BudgetOptions
@@ -52,6 +53,7 @@ class Budgeted(Wrapper):
         self._store: JournalStore | None = None
         self._namespace = ""
         self._others, self._own, self._open = NOTHING, NOTHING, NOTHING
+        self._unknown = NOTHING
         self._largest, self._since = NOTHING, 0
         self._waiting: dict[str, int] = {}
 
@@ -60,12 +62,27 @@ class Budgeted(Wrapper):
         self._store, self._namespace = store, namespace
         self._own, self._open = NOTHING, NOTHING
         questions = {request_key(self.inner, request, namespace): request for request in requests}
+        self._unknown = self._of_unknown_outcome(store, questions)
         for key in store.known(list(questions)):
             del questions[key]
         worst = [self._worst(request) for request in questions.values()]
         self._waiting = {key: entry.cost_micros or 0 for key, entry in zip(questions, worst, strict=True)}
         self._largest = Account(*(max((entry[at] or 0 for entry in worst), default=0) for at in range(3)))
         self._refresh()
+
+    def _of_unknown_outcome(self, store: JournalStore, questions: Mapping[str, Request]) -> Account:
+        """The worst that attempts of unknown outcome can have cost; one of another question counts as the largest here.
+
+        A teacher that finds what a killed run had sent (`resumes`) pays for none of it again.
+        """
+        if getattr(self.inner, "resumes", False):
+            return NOTHING
+        lost = [attempt.key for attempt in store.lost(self._namespace) if attempt.teacher == self.identity]
+        if not lost:
+            return NOTHING
+        worst = {key: self._worst(request) for key, request in questions.items()}
+        other = Account(*(max((entry[at] or 0 for entry in worst.values()), default=0) for at in range(3)))
+        return _sum(NOTHING, *(worst.get(key, other) for key in lost))
 
     # --- questions ------------------------------------------------------------------------------------------------
 
@@ -100,7 +117,7 @@ class Budgeted(Wrapper):
         return Account(1, read + written, self.tariff.cost(read, written) if self.tariff else 0)
 
     def _fits(self, more: Account) -> bool:
-        spent = _sum(self._others, self._own, self._open, more)
+        spent = _sum(self._others, self._own, self._unknown, self._open, more)
         return all(limit is None or (used or 0) <= limit for used, limit in zip(spent, self.limit, strict=True))
 
     def _sent(self, count: int) -> None:
@@ -121,14 +138,16 @@ class Budgeted(Wrapper):
         self._others = self._store.account(self.identity, self._namespace)
 
     def _error(self) -> BudgetError:
-        spent = _sum(self._others, self._own)
+        spent = _sum(self._others, self._own, self._unknown)
         worst = sum(self._waiting.values())
         left = f"{len(self._waiting):,} question{'s are' if len(self._waiting) != 1 else ' is'} left to ask"
         if self.tariff is not None:
             left += f", for at most {money(worst, self.tariff.currency)}"
+        unknown = self._unknown.calls or 0
+        counted = f" (of them {unknown:,} of unknown outcome, at the worst they can have cost)" if unknown else ""
         return BudgetError(
             f"teacher {self.identity}",
-            f"the next question might pass its budget: {'; '.join(self._account(spent))}. {left}.",
+            f"the next question might pass its budget: {'; '.join(self._account(spent))}{counted}. {left}.",
             "Raise its `budget` and run again: what is answered is kept, and not paid for twice.",
         )
 

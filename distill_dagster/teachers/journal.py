@@ -42,6 +42,8 @@ GROUP, SECONDS = 64, 0.25
 FINISH_REASONS = ("stop", "length", "refusal", "content_filter")
 
 Progress = Callable[[int, int], None]
+#: Is told of outcomes once they are on disk, failed ones that will be asked again among them.
+Watch = Callable[[Sequence[Settled]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,12 @@ class Journal:
         return self.store.served(teacher)
 
     def ask(
-        self, teacher: Teacher, requests: Sequence[Request], namespace: str, progress: Progress | None = None
+        self,
+        teacher: Teacher,
+        requests: Sequence[Request],
+        namespace: str,
+        progress: Progress | None = None,
+        watch: Watch | None = None,
     ) -> tuple[list[Response], list[CallInfo]]:
         """Answers to questions, in their order, asking the teacher only what the journal does not know.
 
@@ -112,6 +119,7 @@ class Journal:
             requests: Questions; identical ones are asked once.
             namespace: Whose answers may be shared: a client, a matter, a study.
             progress: Called with the number of questions answered and their total.
+            watch: Called with outcomes as they are recorded, before the progress that they make.
 
         Returns:
             One response and one info a question. A failed question has a response whose `failure` is set.
@@ -126,7 +134,7 @@ class Journal:
         for key, request in zip(keys, requests, strict=True):
             questions.setdefault(key, request)
         found = self.store.known(list(questions))
-        asking = Asking(self.store, teacher, namespace, Counter(keys), len(keys), progress)
+        asking = Asking(self.store, teacher, namespace, Counter(keys), len(keys), progress, watch)
         asking.done(found)
         if remember := getattr(teacher, "remember", None):
             remember(self.store.served(teacher.identity))
@@ -201,9 +209,10 @@ class Asking:
         weight: Counter[str],
         total: int,
         progress: Progress | None,
+        watch: Watch | None = None,
     ) -> None:
         self.store, self.teacher, self.namespace = store, teacher, namespace
-        self.weight, self.total, self.progress = weight, total, progress
+        self.weight, self.total, self.progress, self.watch = weight, total, progress, watch
         self.price: Callable[[Response], int] | None = getattr(teacher, "cost_micros", None)
         self.streams = bool(getattr(teacher, "streams", False)) or self.price is not None
         self.window = max(1, int(getattr(teacher, "window", WINDOW)))
@@ -259,6 +268,8 @@ class Asking:
             self.fresh[entry.key] = entry
         for outcome in outcomes:
             self.paid[outcome.key] += outcome.cost_micros
+        if self.watch is not None:
+            self.watch(outcomes)
 
     def settled(self, attempt: int, key: str, response: Response) -> Settled:
         """The outcome of an attempt as the journal records it; what is not well formed is put aside."""

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from distill_dagster.config.models import BudgetOptions, PriceEntry
 from distill_dagster.errors import BudgetError
-from distill_dagster.teachers.base import Request, Response
+from distill_dagster.teachers._journal import Asked
+from distill_dagster.teachers.base import Request, Response, request_key
 from distill_dagster.teachers.budget import Budgeted, worst_tokens
 from distill_dagster.teachers.journal import Journal
 from distill_dagster.teachers.prices import Priced, Tariff
@@ -47,7 +48,7 @@ def questions(lengths, limit=50):
     ]
 
 
-def ask(path, teacher, requests, budget, priced=True):
+def ask(path, teacher, requests, budget, priced=True, lost=0):
     inner = Priced(teacher, Tariff("USD", PRICE)) if priced else teacher
     wrapped = Budgeted(inner, BudgetOptions(**budget))
     with Journal(path) as journal:
@@ -55,7 +56,7 @@ def ask(path, teacher, requests, budget, priced=True):
         try:
             return journal.ask(wrapped, requests, "n")
         finally:
-            assert journal.possibly_paid() == []
+            assert len(journal.possibly_paid()) == lost
 
 
 @settings(max_examples=30)
@@ -143,6 +144,49 @@ def test_another_process_spending_counts(tmp_path):
     with pytest.raises(BudgetError):
         ask(path, teacher, requests, {"calls": 1500}, priced=False)
     assert len(teacher.bill) == 1000
+
+
+def forsaken(path, requests, teacher):
+    """A holder that is gone without a trace, after it had sent questions."""
+    journal = Journal(path)
+    keys = [request_key(teacher, request, "n") for request in requests]
+    journal.store.claim(keys)
+    journal.store.sent([Asked(key, "n", teacher.identity, teacher.revision) for key in keys])
+    journal.store._stop.set()
+    journal.store._db.execute("UPDATE holder SET pid = ?", (2**22 + 7,))
+    journal.store._db.close()
+
+
+def test_attempts_of_unknown_outcome_count_at_their_worst(tmp_path):
+    """4 questions were sent by a process that was killed: they may be paid for, and are asked again."""
+    path, requests, teacher = tmp_path / "j", questions([10] * 12), Metered()
+    forsaken(path, requests[:4], teacher)
+    said = (
+        "10 of 10 calls are made .of them 4 of unknown outcome, at the worst they can have cost.. 6 questions are left"
+    )
+    with pytest.raises(BudgetError, match=said):
+        ask(path, teacher, requests, {"calls": 10}, lost=4)
+    assert len(teacher.bill) == 6
+    worst = sum(2 * read + 10 * written for read, written in map(worst_tokens, requests[:4]))
+    with pytest.raises(BudgetError, match="4 of unknown outcome"):
+        ask(path, teacher, requests, {"money": (worst + teacher.cost) / 1e6}, lost=4)
+    assert len(teacher.bill) == 6  # what may have been spent leaves no room for another question
+    ask(path, teacher, requests, {"calls": 16}, lost=4)
+    assert len(teacher.bill) == 12
+
+
+def test_of_other_questions_the_largest_counts_and_of_other_teachers_none(tmp_path):
+    path, requests, teacher = tmp_path / "j", questions([10] * 6), Metered()
+    stranger = Metered()
+    stranger.identity = "stranger"
+    forsaken(path, questions([9] * 3, limit=20), teacher)
+    forsaken(path, questions([9] * 3, limit=20), stranger)
+    with pytest.raises(BudgetError, match="3 of unknown outcome"):
+        ask(path, teacher, requests, {"calls": 5}, lost=6)
+    assert len(teacher.bill) == 2
+    teacher.resumes = True  # such a teacher finds what was sent
+    with pytest.raises(BudgetError, match="5 of 5 calls are made. 1 question is left"):
+        ask(path, teacher, requests, {"calls": 5}, lost=6)
 
 
 class Feeding:

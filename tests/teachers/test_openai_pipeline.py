@@ -13,7 +13,7 @@ from pipeline.tiny import Tiny
 
 from distill_dagster.config.models import Split
 from distill_dagster.domains.split import assign
-from distill_dagster.errors import TeacherError
+from distill_dagster.errors import DistillError, TeacherError
 from distill_dagster.lineage.engine import Services, head_version
 from distill_dagster.stages.project import Project
 
@@ -203,3 +203,23 @@ def test_the_record_of_the_teacher_and_no_key_anywhere(server, project):
     assert "url" not in record["endpoint"] and "max_in_flight" not in record["endpoint"]
     for path in project.folder.rglob("*"):
         assert path.is_dir() or CANARY.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://169.254.1.1:9/v1", "link-local"),
+        ("http://10.1.2.3:9/v1", "private network"),
+        ("http://[::ffff:10.1.2.3]:9/v1", "private network"),
+        ("http://169.254.169.254/v1", "metadata service"),
+    ],
+)
+def test_an_address_in_yaml_that_leads_elsewhere_is_refused(server, project, url, words):
+    project.edit("teacher.yaml", server.url, url)
+    project.edit("teacher.yaml", "prompt_style: short", "prompt_style: short\negress_class: third_party")
+    with pytest.raises(DistillError, match=words):
+        project.run(WANTED)
+    assert server.requests == 0
+    database = sqlite3.connect(project.settings.state / "journal.sqlite")
+    assert database.execute("SELECT count(*) FROM attempt").fetchone() == (0,)
+    database.close()
