@@ -34,6 +34,7 @@ _TRAINING = (
     "stages/validation.py",
     "training/*.py",
     "training/feeds/*.py",
+    "training/trl/*.py",
     "training/objectives/*.py",
     *_LOSSES,
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from distill_dagster.config import faults, paths, schedule
+from distill_dagster.config import faults, paths, schedule, trl_checks
 from distill_dagster.config.models import Block, PipelineConfig, Recipe
 from distill_dagster.config.problems import Key, Problem
 from distill_dagster.config.registry import blocks, load, nearest
@@ -159,6 +159,7 @@ def _block(block: Block, place: tuple[str, str], key: Key, document: Document) -
 
 
 def _recipe(recipe: Recipe, key: Key, document: Document) -> Iterator[Problem]:
+    yield from trl_checks.of_recipe(recipe, key, document)
     if recipe.early_stop is not None and key != ("training",):
         reason = "validation records are for choices about students; a teacher is fitted on D_T alone."
         yield document.problem((*key, "early_stop"), reason, "Leave it out.")

@@ -92,6 +92,9 @@ class Recipe(Strict):
     adapter: AdapterOptions | None = later(
         None, description="Train an adapter beside a frozen model, by the extra `peft`; left out: the whole model"
     )
+    trainer: Literal["builtin", "trl"] = later(
+        "builtin", description="trl: `dpo` and `grpo` through TRL's stable trainers, by the extra `trl`"
+    )
     checkpoint_every: int = free(100, ge=1, description="Steps between checkpoints to resume from")
     log_every: int = free(10, ge=1, description="Steps between lines of metrics.jsonl")
 

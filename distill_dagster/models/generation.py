@@ -158,11 +158,15 @@ class Generator:
         return row.text is not None
 
     def _text(self, row: Row, said: list[int]) -> str:
-        """Text of an answer as it follows the prompt: some tokenizers drop a leading space of what stands alone."""
-        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-        tail = row.prompt[-8:]
-        before, whole = (str(self.tokenizer.decode(ids, **options)) for ids in (tail, tail + said))
-        return whole[len(before) :] if whole.startswith(before) else str(self.tokenizer.decode(said, **options))
+        return text_after(self.tokenizer, row.prompt, said)
+
+
+def text_after(tokenizer: PreTrainedTokenizerBase, prompt: list[int], said: list[int]) -> str:
+    """Text of an answer as it follows the prompt: some tokenizers drop a leading space of what stands alone."""
+    options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+    tail = prompt[-8:]
+    before, whole = (str(tokenizer.decode(ids, **options)) for ids in (tail, tail + said))
+    return whole[len(before) :] if whole.startswith(before) else str(tokenizer.decode(said, **options))
 
 
 def _together(logits: torch.Tensor, rows: Sequence[Row | None]) -> torch.Tensor:

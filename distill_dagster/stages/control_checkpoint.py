@@ -71,7 +71,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
 
     def training_of(name: str, multiple: int, index: int, rows: Rows) -> Callable[[Job], dict[str, Any]]:
         longer = seeds.recipe(recipe, index).model_copy(
-            update={"steps": recipe.steps * multiple, "objective": objective}
+            update={"steps": recipe.steps * multiple, "objective": objective, "trainer": "builtin"}
         )
         return lambda own: training.run(
             own,

@@ -45,6 +45,7 @@ def run(
     import pyarrow.parquet as pq
 
     from distill_dagster.training import adapters, launch, rationale
+    from distill_dagster.training.trl import library as trl_library
 
     if not examples and not pairs:
         left, funnel = ("example", "filtered_dataset") if pairs is None else ("preference pair", "preference_pairs")
@@ -54,6 +55,7 @@ def run(
             f"See the funnel of {funnel}, or raise the number of seed records.",
         )
     adapters.require(recipe, f"{job.node.key[0]}/{job.node.key[1]}")
+    trl_library.require(recipe, f"{job.node.key[0]}/{job.node.key[1]}")
     work = job.work / name
     work.mkdir(parents=True, exist_ok=True)
     kind = "examples" if pairs is None else "pairs"

@@ -123,6 +123,7 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
     from distill_dagster.models import classifier
     from distill_dagster.models import folder as folders
     from distill_dagster.training import adapters, classify, data, trainer
+    from distill_dagster.training.trl import library as trl_library
     from distill_dagster.training.world import World
 
     recipe = Recipe(**task["recipe"])
@@ -135,6 +136,7 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
             "Make training.accumulate a multiple of the processes, and batch_tokens smaller to keep the step's size.",
         )
     adapters.require(recipe, place)
+    trl_library.require(recipe, place)
     model, tokenizer = adapters.start(task["base"], recipe, place) or start(task["base"], recipe.seed)
     tuned = adapters.attach(model, recipe, place)
     if recipe.max_length > folders.context_length(model):
@@ -160,6 +162,7 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
     else:
         examples = encoded(task["examples"] if task.get("examples") else task["texts"])
     validation = encoded(task["validation"]).examples if task.get("validation") else ()
+<<<<<<< HEAD
     summary = trainer.train(
         model,
         tokenizer,
@@ -172,6 +175,23 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
         rewards=_rewards(task),
         world=world,
     )
+=======
+    if recipe.trainer == "trl":
+        summary = _by_trl(task, model, tokenizer, examples.examples, recipe, report, world)
+    else:
+        summary = trainer.train(
+            model,
+            tokenizer,
+            examples.examples,
+            recipe,
+            task["work"],
+            validation=validation,
+            progress=report,
+            signals=_signals(task, tokenizer, template, world.device, labels),
+            rewards=_rewards(task),
+            world=world,
+        )
+>>>>>>> trl
     if not world.first:
         return summary
     summary |= {"dropped_too_long": len(examples.dropped), "template": None if labels else template}
@@ -191,7 +211,30 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
     return summary
 
 
+<<<<<<< HEAD
 def _signals(task: dict[str, Any], tokenizer: Any, template: Any, labels: tuple[str, ...] = ()) -> list[Any]:
+=======
+def _by_trl(
+    task: dict[str, Any], model: Any, tokenizer: Any, examples: Any, recipe: Any, report: Any, world: Any
+) -> Any:
+    """Train through TRL's trainers, which look at no validation records and ask no teacher."""
+    from distill_dagster.training.trl import run as by_trl
+
+    given = [name for name in ("validation", "signals", "teacher") if task.get(name)]
+    if given:
+        raise TrainingError(
+            str(task.get("name") or task["work"]),
+            f"the task has {' and '.join(map(repr, given))}, and `trainer: trl` takes pairs or rewarded samples alone.",
+            "Leave it out, or use the built-in trainer.",
+        )
+    rewards = _rewards(task)
+    return by_trl.train(model, tokenizer, examples, recipe, task["work"], progress=report, rewards=rewards, world=world)
+
+
+def _signals(
+    task: dict[str, Any], tokenizer: Any, template: Any, device: Any, labels: tuple[str, ...] = ()
+) -> list[Any]:
+>>>>>>> trl
     """Where objectives that ask for more than text find it."""
     found: list[Any] = []
     if task.get("signals"):
