@@ -74,6 +74,8 @@ bench-loss: venv ## one loss step beside TRL's, which gets an environment of its
 	test -x benchmarks/.venv-trl/bin/python || $(PYTHON) -m venv benchmarks/.venv-trl
 	test -d benchmarks/.venv-trl/lib/python3*/site-packages/trl || benchmarks/.venv-trl/bin/python -m pip install --quiet \
 	  $(PIP_ARGS) trl "torch==$$($(BIN)/python -c 'import torch; print(torch.__version__)')"
+	test -d benchmarks/.venv-trl/lib/python3*/site-packages/liger_kernel || benchmarks/.venv-trl/bin/python -m pip install \
+	  --quiet --no-deps $(PIP_ARGS) liger-kernel
 	$(BIN)/python benchmarks/loss.py $(ARGS)
 
 bench-preference: venv ## the preference losses beside TRL's, number for number, in the environment of bench-loss

@@ -10,9 +10,9 @@ the step allocated there. The peers are
 
     gkd             `trl.experimental.gkd`: whole logits of both models, then `generalized_jsd_loss`
     distillation    the loss of TRL's stable `DistillationTrainer`, `_chunked_divergence_loss`
-    liger           `LigerFusedLinearJSDLoss` of liger-kernel, as TRL calls it (GPU only: the package requires Triton,
-                    which has no CPU)
-    liger compiled  the same by torch.compile, which is its default
+    liger           `LigerFusedLinearJSDLoss` of liger-kernel, as TRL calls it. The package requires Triton, which has
+                    no CPU, but without torch.compile this loss is plain torch: on a CPU it is installed without that
+    liger compiled  the same by torch.compile, which is its default; only where `--peers` asks for it, on a GPU
 
 All run the teacher's output layer in the step. Ours is measured three ways: from stored signals (top 16 and a rest, no
 teacher), with the teacher's output layer in the step and top 16, and with it and the whole vocabulary. The last is the
@@ -93,12 +93,19 @@ def middle(runs: list[dict[str, Any]], clock: str) -> dict[str, float]:
     return {"seconds": statistics.median(times), **found}
 
 
-def row(name: str, told: str, one: dict[str, Any], digits: int) -> None:
+def told(way: str) -> str:
+    """A side as the table names it."""
+    if way not in sides.PEERS:
+        return way if way == sides.FLOOR else f"ours, {way}"
+    return f"{sides.PEERS[way][0]} {way.removeprefix('liger').strip()}".strip()
+
+
+def row(name: str, label: str, one: dict[str, Any], digits: int) -> None:
     """A line of the table."""
     if "error" in one:
-        print(f"{name:<16}{told:<28}{one['error'][:90]}")
+        print(f"{name:<16}{label:<28}{one['error'][:90]}")
         return
-    print(f"{name:<16}{told:<28}{one['seconds']:>9.{digits}f}{one['peak'] / 2**20:>9.0f}{one['loss']:>10.5f}")
+    print(f"{name:<16}{label:<28}{one['seconds']:>9.{digits}f}{one['peak'] / 2**20:>9.0f}{one['loss']:>10.5f}")
 
 
 def measured(name: str, shape: Shape, options: Any, mine: Side, theirs: Side) -> list[dict[str, Any]]:
@@ -118,8 +125,7 @@ def measured(name: str, shape: Shape, options: Any, mine: Side, theirs: Side) ->
                 found[way].append(result)
     middles = {way: middle(runs, clock) for way, runs in found.items()}
     for way, one in middles.items():
-        told = f"{sides.PEERS[way][0]} {way}" if way in sides.PEERS else f"ours, {way}"
-        row(name, way if way == sides.FLOOR else told, one, 5 if on_gpu else 3)
+        row(name, told(way), one, 5 if on_gpu else 3)
     lines = []
     peers = [way for way in options.peers if "error" not in middles[way]]
     # In bf16 the peers' own logarithms are rounded to it.
@@ -140,7 +146,7 @@ def measured(name: str, shape: Shape, options: Any, mine: Side, theirs: Side) ->
                         "name": f"loss {name} {mode} {measure}",
                         "ours": round(one, 6 if on_gpu else 4),
                         "peer": round(other, 6 if on_gpu else 4),
-                        "peer_name": f"{sides.PEERS[way][0]} {way.removeprefix('liger ')}",
+                        "peer_name": told(way),
                         "peer_version": versions[way],
                         "ratio": round(other / one, 2),
                         "unit": unit,
@@ -174,7 +180,7 @@ def main() -> None:
     if unknown := [name for name in wanted if name not in shapes]:
         parser.error(f"no such shape: {', '.join(unknown)}; there are {', '.join(shapes)}")
     if options.peers is None:
-        options.peers = ["gkd", "distillation", "liger"] if on_gpu else ["gkd", "distillation"]
+        options.peers = ["gkd", "distillation", "liger"]
     peer = options.peer_python or (Path(sys.executable) if on_gpu else HERE / ".venv-trl" / "bin" / "python")
     if not peer.exists():
         raise SystemExit("the peer is not installed: `make bench-loss` makes its environment")

@@ -12,8 +12,8 @@ Parts, each a module of this folder that says what its arms are:
     verdicts    does a student that learns from verdicts on its own answers pass its teacher?
     cost        what teacher and student take to serve
 
-Every arm is tried with three learning rates on D_val and a seed of its own; then come `--seeds` paired seeds. Cells that
-are measured are not measured again, so a study that was stopped goes on. With a GPU the trainings of `banking` and
+Every arm is tried with three learning rates on D_val and a seed of its own; then come `--seeds` paired seeds. Cells
+that are measured are not measured again, so a study that was stopped goes on. With a GPU the trainings of `banking` and
 `writers` run there, side by side.
 """
 
@@ -66,12 +66,22 @@ def lines(study: Study, parts: list[str]) -> list[dict[str, Any]]:
     return found
 
 
+def chosen(cells: list[Cell], arms: list[str]) -> list[Cell]:
+    """The cells of these arms, and those that they need; all of them where none is of these arms."""
+    wanted = {cell.name for cell in cells if cell.arm in arms}
+    for cell in reversed(cells):  # What a cell needs stands before it.
+        if cell.name in wanted:
+            wanted |= set(cell.needs)
+    return [cell for cell in cells if cell.name in wanted] if wanted else cells
+
+
 def main() -> int:
     """Measure what is missing, and print all of it."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--data", default=str(ROOT.parent / "shared" / "data"), help="folder of the real data")
     parse.add_argument("--out", default=str(ROOT / "benchmarks" / ".quality"), help="folder of the cells")
     parse.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parse.add_argument("--arms", nargs="+", help="only these, with what they need, in parts that have one of them")
     parse.add_argument("--sizes", type=int, nargs="+", default=[300, 1000], help="records of D_G")
     parse.add_argument("--seeds", type=int, default=3, help="paired seeds (8 where a GPU is at hand)")
     parse.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -93,7 +103,7 @@ def main() -> int:
             return 0
         cells: list[Cell] = []
         for part in given.parts:
-            cells += importlib.import_module(part).cells(study.options)
+            cells += chosen(importlib.import_module(part).cells(study.options), given.arms or [])
         workers = given.workers or min(12, os.cpu_count() or 1)
         failed = measure_all(study, cells, workers, lambda text: print(text, file=sys.stderr, flush=True))
         for entry in failed:

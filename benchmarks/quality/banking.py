@@ -1,8 +1,8 @@
 """What a pretrained encoder teaches students of half and a third of its layers: banking77, 77 intents.
 
 The teacher is all-MiniLM-L6-v2 (six layers, 22.7 M parameters), fitted on D_T. Students and controls start from layers
-0, 2 and 5 (or 0 and 5) of the *pretrained* encoder, not of the fitted one, so that they know nothing of D_T. All arms of
-a size have the same optimizer steps and tokens a step, but for `control_2` and `control_4`:
+0, 2 and 5 (or 0 and 5) of the *pretrained* encoder, not of the fitted one, so that they know nothing of D_T. All arms
+of a size have the same optimizer steps and tokens a step, but for `control_2` and `control_4`:
 
     student        D_G and D_U: forward KL to the teacher's stored probabilities at T = 2, a fifth of cross-entropy
                    with labels (gold of D_G, the teacher's of D_U)
@@ -28,9 +28,9 @@ from study import TRIALS, TUNING, Cell, Study, name_of, trials
 
 PART = "banking"
 LAYERS = {"": [0, 2, 5], "_2layers": [0, 5]}
-#: Learning rates of the trials.
-TEACHER_RATES, RATES = (1e-4, 2e-4, 4e-4), (2e-4, 4e-4, 8e-4)
-TEACHER_STEPS, STEPS = 600, 300
+#: Learning rates of the trials: of the teacher, of runs as long as the student's, and of longer ones.
+TEACHER_RATES, RATES, LONGER = (2e-4, 4e-4, 8e-4), (4e-4, 8e-4, 1.6e-3), (2e-4, 4e-4, 8e-4)
+TEACHER_STEPS, STEPS = 900, 400
 TEMPERATURE, HARD, SWEEP = 2.0, 0.2, (1, 4, 8)
 BOTH = ("student", "labels", "control_1", "control_2", "control_4")
 FURTHER = ("early_stop", "self_training", "smoothed", "permuted", "all_gold", "student_2layers", "control_1_2layers")
@@ -113,7 +113,8 @@ def _student(study: Study, cell: Cell, questions: Questions) -> dict[str, Any]:
     depth = "_2layers" if short.endswith("_2layers") else ""
     kind = short.removesuffix(depth)
     gold, unlabeled = questions.gold(cell.size), questions.unlabeled(cell.size)
-    rate = study.rate(Cell(PART, short, cell.size, cell.seed, cell.trial), RATES, GOLD)
+    tried = LONGER if times(kind) > 1 else RATES
+    rate = study.rate(Cell(PART, short, cell.size, cell.seed, cell.trial), tried, GOLD)
     records = gold if kind.startswith("control") or kind == "early_stop" else [*gold, *unlabeled]
     taught = [row.label for row in records]
     signals: list[Any] = []
@@ -214,7 +215,7 @@ def permuted(log_probs: np.ndarray, hot: float) -> np.ndarray:
 
 
 def encoder() -> Path:
-    """The pretrained encoder's folder: DISTILL_ENCODER, or that of the package which carries it; nothing of it is run."""
+    """Folder of the pretrained encoder: DISTILL_ENCODER, or the one in the package that carries it, not run here."""
     import importlib.util
 
     if os.environ.get("DISTILL_ENCODER"):

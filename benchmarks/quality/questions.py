@@ -1,7 +1,7 @@
 """The data of banking77 as the protocol splits it, and what every student of it has in common.
 
-`prepare` lets the pipeline's own `seed_set` and `eval_set` decide the parts: D_T (5,000 records, on which the teacher is
-fitted), D_G, D_val, and D_U, whose gold answers only the arm `all_gold` sees. A smaller D_G is the beginning of the
+`prepare` lets the pipeline's own `seed_set` and `eval_set` decide the parts: D_T (5,000 records, on which the teacher
+is fitted), D_G, D_val, and D_U, whose gold answers only the arm `all_gold` sees. A smaller D_G is the beginning of the
 largest one, in the order of a hash, and the records that it leaves join D_U.
 """
 
@@ -57,7 +57,8 @@ def prepare(study: Study, data: Path) -> None:
         return
     config = study.out / "assets_config"
     config.mkdir(parents=True, exist_ok=True)
-    source = SOURCE.format(data=data.resolve(), columns=COLUMNS, taught=round(TAUGHT * MARGIN), gold=round(GOLD * MARGIN), chosen=CHOSEN)
+    taught, gold = round(TAUGHT * MARGIN), round(GOLD * MARGIN)
+    source = SOURCE.format(data=data.resolve(), columns=COLUMNS, taught=taught, gold=gold, chosen=CHOSEN)
     for name, text in (("source", source), ("teacher", TEACHER), ("pipeline", PIPELINE)):
         (config / f"{name}.yaml").write_text(text, "utf-8")
     store, state = study.out / "store", study.out / "state"

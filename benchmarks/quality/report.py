@@ -65,7 +65,7 @@ def shown(estimate: Any, digits: int = 3) -> str:
 
 
 def examined(study: Study, size: int) -> tuple[dict[str, Any], list[int]] | None:
-    """The protocol's own report of banking77 at one size of D_G, with the seeds it is over; None before any is whole."""
+    """The protocol's report of banking77 at one size of D_G, with the seeds it is over; None before one is whole."""
     from distill_dagster.domains.base import Task
     from distill_dagster.evaluation.protocol import Options, examine
 

@@ -1,6 +1,6 @@
 """Encoder against causal students at equal data and size: banking77, both from nothing.
 
-Both learn the labels that the fitted MiniLM gives to D_U, and gold of D_G (1,000 records); their controls see D_G alone.
+Both learn the labels that the fitted MiniLM gives to D_U, and gold of D_G (1,000 records); controls see D_G alone.
 The encoder answers with one of the 77 classes, the causal student writes the label's name. Both read as many records
 a step for as many steps; the sizes are a few per cent apart. Everybody else is better off with a pretrained student:
 this part says what the shape of the answer does, not what is reached.

@@ -112,7 +112,7 @@ def make(job: Job, pipeline: PipelineContext, want: Wanted) -> None:
     import torch
 
     from distill_dagster.models import classifier, folder
-    from distill_dagster.training import classify, data
+    from distill_dagster.training import classify, data, world
     from distill_dagster.training.signals import capture, store
 
     place = f"{pipeline.key}/{ARTIFACT}"
@@ -129,7 +129,7 @@ def make(job: Job, pipeline: PipelineContext, want: Wanted) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(pipeline.teacher.threads)
     try:
-        scorer = capture.Scorer(path, meta, pipeline.teacher.dtype)
+        scorer = capture.Scorer(path, meta, pipeline.teacher.dtype, world.device(pipeline.config.training.device))
         captured = capture.capture(
             examples,
             meta,

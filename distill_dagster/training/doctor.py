@@ -1,7 +1,8 @@
 """The loss examined on the machine that will train: every way to compute it must give the same numbers.
 
-All is computed on the CPU, and where there is a GPU on that as well. Small random models and data, a few seconds, no files but a temporary one. A machine whose matrix products are wrong,
-or a library whose next version changes a mask, shows here and not in a student that learns less.
+All is computed on the CPU, and where there is a GPU on that as well. Small random models and data, a few seconds, no
+files but a temporary one. A machine whose matrix products are wrong, or a library whose next version changes a mask,
+shows here and not in a student that learns less.
 """
 
 from __future__ import annotations

@@ -61,7 +61,9 @@ def test_cells_that_are_measured_are_not_measured_again(tmp_path, study, monkeyp
     told.clear()
     assert measure_all(study, cells, 2, told.append) == []
     assert len(told) == 3
-    assert all(path.stat().st_mtime_ns == before.get(path.name, path.stat().st_mtime_ns) for path in study.cells.iterdir())
+    assert all(
+        path.stat().st_mtime_ns == before.get(path.name, path.stat().st_mtime_ns) for path in study.cells.iterdir()
+    )
 
 
 def test_a_seed_is_whole_before_the_next_begins(study):
