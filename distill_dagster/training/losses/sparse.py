@@ -4,19 +4,26 @@ The rows that carry a loss are chosen beforehand, so prompts and padding cost no
 matrix product into a buffer, the buffer is turned into the gradient of its logits in place, and two more products give
 the gradients of hidden states and of the output layer (only where that is trained). The teacher's distribution is a
 few tokens and one bucket for all others; with every token kept it is the dense divergence.
+
+On a GPU with Triton kept tokens take the kernels of `fused`; DISTILL_FUSED=0 in the environment leaves them out.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 
 from distill_dagster.training.losses.divergences import Divergence
-from distill_dagster.training.losses.targets import Targets, TopK
+from distill_dagster.training.losses.targets import Targets, Tile, TopK
 from distill_dagster.training.losses.tiles import add_product, product
 from distill_dagster.training.losses.tiles import tile_bytes as default_tile
+
+#: Kinds of devices whose tiles go through kernels; a test adds the CPU, for Triton's interpreter.
+KERNELS_ON = set[str]() if os.environ.get("DISTILL_FUSED") == "0" else {"cuda"}
 
 
 @dataclass(frozen=True)
@@ -112,15 +119,23 @@ class _SparseLoss(torch.autograd.Function):
             logits = buffer[: len(states)]
             _logits(states, head, bias, logits)
             share = shares[part]
-            value, cross = _to_gradient(logits, rows.labels[part], work, start, share, any(work.wanted))
+            given, wanted = work.targets.tile(start, start + len(logits)), any(work.wanted)
+            kernels = _kernels(logits) if given[0] is not None else None
+            made = logits
+            if kernels is None:
+                value, cross = _to_gradient(logits, rows.labels[part], given, mix, share, wanted)
+            else:
+                # The bias's gradient is a sum over rows, which is taken before anything is rounded.
+                dtype = kept if head is None or for_bias else head.dtype
+                value, cross, made = _by_kernels(kernels, logits, rows.labels[part], given, mix, share, wanted, dtype)
             soft, hard = soft + (value * share).sum(), hard + (cross * share).sum()
             if grad_bias is not None:
-                grad_bias += logits.sum(0)
+                grad_bias += made.sum(0)
             if head is None:
                 if grad_hidden is not None:
-                    grad_hidden[part] = logits
+                    grad_hidden[part] = made
                 continue
-            narrow = logits.to(head.dtype)
+            narrow = made.to(head.dtype)
             if grad_hidden is not None:
                 product(narrow, head, grad_hidden[part])
             if grad_head is not None:
@@ -141,10 +156,33 @@ class _SparseLoss(torch.autograd.Function):
         grads, ctx.grads = ctx.grads, None
         same = scale.device.type == "cpu" and scale.item() == 1
         done = [
-            None if grad is None else (grad if same else grad.mul_(scale)).to(dtype)
+            grad if grad is None else grad.to(dtype) if same else _scaled(grad, scale, dtype)
             for grad, dtype in zip(grads, ctx.dtypes, strict=True)
         ]
         return (*done, None)
+
+
+def _scaled(grad: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The gradient times a number, in a dtype; spoils `grad`."""
+    if grad.is_cuda and grad.dtype != dtype:  # Multiplied and rounded in one pass over it.
+        return torch.mul(grad, scale, out=torch.empty_like(grad, dtype=dtype))
+    return grad.mul_(scale).to(dtype)
+
+
+def _kernels(logits: torch.Tensor) -> Any:
+    """The module `fused` where it serves such logits, else None."""
+    if logits.device.type not in KERNELS_ON or logits.dtype != torch.float32:
+        return None
+    return _loaded(logits.device)
+
+
+@cache
+def _loaded(device: torch.device) -> Any:
+    try:
+        from distill_dagster.training.losses import fused
+    except ImportError:
+        return None
+    return fused if fused.works(device) else None
 
 
 def _rows_of_a_tile(hidden: torch.Tensor, head: torch.Tensor | None, size: int, tile_bytes: int | None) -> int:
@@ -163,14 +201,14 @@ def _logits(states: torch.Tensor, head: torch.Tensor | None, bias: torch.Tensor 
 
 
 def _to_gradient(
-    logits: torch.Tensor, labels: torch.Tensor, work: _Work, start: int, share: torch.Tensor, wanted: bool
+    logits: torch.Tensor, labels: torch.Tensor, given: Tile, mix: Mix, share: torch.Tensor, wanted: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Turn a tile's logits into the gradient of the loss with respect to them, in place.
 
     Returns:
         Of each row T² times the divergence, and the cross-entropy.
     """
-    mix, hot = work.mix, work.mix.temperature
+    hot = mix.temperature
     label = labels[:, None]
     soft_share, hard_share = share * ((1 - mix.hard) * hot), share * mix.hard
     cross = torch.zeros_like(share)
@@ -185,7 +223,7 @@ def _to_gradient(
         plain.mul_((hard_share / mass)[:, None])
     if hot != 1:
         logits.div_(hot)
-    ids, log_p, log_rest = work.targets.tile(start, start + len(logits))
+    ids, log_p, log_rest = given
     log_p = log_p.to(logits)
     if ids is None:
         value, mean = _dense(logits, log_p, mix.divergence, soft_share, hard_share if hot == 1 else None)
@@ -202,6 +240,57 @@ def _to_gradient(
             logits.add_(plain)
         logits.scatter_(1, label, logits.gather(1, label) - hard_share[:, None])
     return value * hot**2, cross
+
+
+def _by_kernels(
+    kernels: Any,
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    given: Tile,
+    mix: Mix,
+    share: torch.Tensor,
+    wanted: bool,
+    dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What `_to_gradient` and `_buckets` do, in two passes over a tile; spoils `logits`.
+
+    The rest's shares are taken from its own log-sum-exp. So they are right even where its mass is nothing in fp32
+    beside the kept tokens', where the torch path gives 0.
+
+    Returns:
+        Of each row T² times the divergence, and the cross-entropy; the gradient in `dtype` where it is `wanted`.
+    """
+    ids, log_p, log_rest = given
+    assert ids is not None and log_rest is not None
+    ids, hot, label = ids.to(logits.device), mix.temperature, labels[:, None]
+    top, said = logits.gather(1, ids), logits.gather(1, label)[:, 0]
+    logits.scatter_(1, ids, float("-inf"))
+    rest, plain_rest = kernels.log_sums(logits, hot, mix.hard > 0 and hot != 1)
+    buckets = torch.cat((top / hot, rest[:, None]), 1)
+    normaliser = torch.logsumexp(buckets, 1)
+    teacher = torch.cat((log_p.to(logits), log_rest.to(logits)[:, None]), 1)
+    value, gradient = mix.divergence(teacher, buckets - normaliser[:, None])
+    plain, cross = normaliser, torch.zeros_like(share)
+    if mix.hard:
+        if hot != 1:
+            plain = torch.logsumexp(torch.cat((top, plain_rest[:, None]), 1), 1)
+        cross = plain - said
+    if not wanted:
+        return value * hot**2, cross, logits
+    gradient = gradient * (share * ((1 - mix.hard) * hot))[:, None]
+    empty, none = rest == float("-inf"), torch.zeros_like(rest)
+    rest, inside = torch.where(empty, none, rest), torch.where(empty, none, gradient[:, -1])
+    kept, hard_share = gradient[:, :-1], share * mix.hard
+    made = logits if logits.dtype == dtype else torch.empty_like(logits, dtype=dtype)
+    kernels.write(logits, made, hot, (rest, inside), (plain, hard_share) if mix.hard else None)
+    if not mix.hard:
+        return value * hot**2, cross, made.scatter_(1, ids, kept.to(dtype))
+    kept = kept + (top - plain[:, None]).exp() * hard_share[:, None]
+    hit = ids == label
+    at_label = (said / hot - rest).exp() * inside + (said - plain).exp() * hard_share
+    at_label = torch.where(hit.any(1), torch.where(hit, kept, 0.0).sum(1), at_label) - hard_share
+    made.scatter_(1, ids, kept.to(dtype)).scatter_(1, label, at_label[:, None].to(dtype))
+    return value * hot**2, cross, made
 
 
 def _dense(
