@@ -162,20 +162,6 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
     else:
         examples = encoded(task["examples"] if task.get("examples") else task["texts"])
     validation = encoded(task["validation"]).examples if task.get("validation") else ()
-<<<<<<< HEAD
-    summary = trainer.train(
-        model,
-        tokenizer,
-        examples.examples,
-        recipe,
-        task["work"],
-        validation=validation,
-        progress=report,
-        signals=_signals(task, tokenizer, template, labels),
-        rewards=_rewards(task),
-        world=world,
-    )
-=======
     if recipe.trainer == "trl":
         summary = _by_trl(task, model, tokenizer, examples.examples, recipe, report, world)
     else:
@@ -187,11 +173,10 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
             task["work"],
             validation=validation,
             progress=report,
-            signals=_signals(task, tokenizer, template, world.device, labels),
+            signals=_signals(task, tokenizer, template, labels),
             rewards=_rewards(task),
             world=world,
         )
->>>>>>> trl
     if not world.first:
         return summary
     summary |= {"dropped_too_long": len(examples.dropped), "template": None if labels else template}
@@ -211,9 +196,6 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
     return summary
 
 
-<<<<<<< HEAD
-def _signals(task: dict[str, Any], tokenizer: Any, template: Any, labels: tuple[str, ...] = ()) -> list[Any]:
-=======
 def _by_trl(
     task: dict[str, Any], model: Any, tokenizer: Any, examples: Any, recipe: Any, report: Any, world: Any
 ) -> Any:
@@ -231,10 +213,7 @@ def _by_trl(
     return by_trl.train(model, tokenizer, examples, recipe, task["work"], progress=report, rewards=rewards, world=world)
 
 
-def _signals(
-    task: dict[str, Any], tokenizer: Any, template: Any, device: Any, labels: tuple[str, ...] = ()
-) -> list[Any]:
->>>>>>> trl
+def _signals(task: dict[str, Any], tokenizer: Any, template: Any, labels: tuple[str, ...] = ()) -> list[Any]:
     """Where objectives that ask for more than text find it."""
     found: list[Any] = []
     if task.get("signals"):

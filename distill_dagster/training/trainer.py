@@ -144,21 +144,7 @@ class Run:
         learned = features.bind(self.terms, self.forward, signals, recipe.seed)
         self.parameters = {name: entry for name, entry in model.named_parameters() if entry.requires_grad} | learned
         self.beside = sum(entry.numel() for entry in learned.values())
-<<<<<<< HEAD
-        # Norms are vectors; an embedding's rows are as rare as its words, so decay would only shrink the rare ones.
-        inputs = model.get_input_embeddings().weight
-        kept = [entry for entry in self.parameters.values() if entry.dim() < 2 or entry is inputs]
-        decayed = [entry for entry in self.parameters.values() if entry.dim() >= 2 and entry is not inputs]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": kept, "weight_decay": 0.0}],
-            lr=recipe.learning_rate,
-            betas=(0.9, recipe.beta2),
-            # One kernel for all tensors on a GPU; on a CPU the order of operations stays what it was.
-            **({"fused": True} if self.world.device.type == "cuda" else {"foreach": True}),
-        )
-=======
         self.optimizer = adamw(model, self.parameters.values(), recipe)
->>>>>>> trl
         asked = [(name, term) for name, (weight, term) in self.terms.items() if weight]
         self.feed = build_feed(asked, Setting(model, tokenizer, examples, recipe, rewards))
         self.log = folder / metrics.FILE
