@@ -21,9 +21,7 @@ BLOCK, WARPS = 4096, 8
 
 
 @triton.jit
-def _sum_rows(
-    logits, sums, plain, stride, scale, SIZE: tl.constexpr, BOTH: tl.constexpr, BLOCK: tl.constexpr
-):
+def _sum_rows(logits, sums, plain, stride, scale, SIZE: tl.constexpr, BOTH: tl.constexpr, BLOCK: tl.constexpr):
     """A row's log-sum-exp of logits · scale, and where BOTH of the logits themselves; minus infinity where all are."""
     row = tl.program_id(0).to(tl.int64)  # In 32 bits the offset of a row ends at 2³¹ numbers.
     lane = tl.arange(0, BLOCK)
