@@ -12,7 +12,7 @@ the step allocated there. The peers are
     distillation    the loss of TRL's stable `DistillationTrainer`, `_chunked_divergence_loss`
     liger           `LigerFusedLinearJSDLoss` of liger-kernel, as TRL calls it. The package requires Triton, which has
                     no CPU, but without torch.compile this loss is plain torch: on a CPU it is installed without that
-    liger compiled  the same by torch.compile, which is its default; only where `--peers` asks for it, on a GPU
+    liger compiled  the same by torch.compile, which is its default; only by `--compiled`, on a GPU
 
 All run the teacher's output layer in the step. Ours is measured three ways: from stored signals (top 16 and a rest, no
 teacher), with the teacher's output layer in the step and top 16, and with it and the whole vocabulary. The last is the
@@ -27,6 +27,7 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +47,17 @@ GPU: dict[str, Shape] = {
     "32k fp32": (8192, 32_000, 2048, "cuda", "float32"),
     "152k fp32": (8192, 151_936, 1024, "cuda", "float32"),
 }
+#: What a GPU measures by default.
+FIRST = ("32k bf16", "152k bf16")
 #: Steps of a side before the other's turn; on a CPU one lasts long enough.
 STEPS = 5
 TILES = tuple(1 << power for power in range(26, 33))
 
 
 class Side:
-    """A worker process."""
+    """A worker process, which imports the packages of `ways` at once."""
 
-    def __init__(self, python: str) -> None:
+    def __init__(self, python: str, ways: Sequence[str] = ()) -> None:
         own = python == sys.executable
         inherited = os.environ.get("PYTHONPATH")
         environment = {
@@ -65,7 +68,7 @@ class Side:
             "PYTHONPATH": os.pathsep.join([str(HERE.parent), *([inherited] if inherited else [])]) if own else "",
         }
         self.process = subprocess.Popen(
-            [python, str(HERE / "loss_sides.py")],
+            [python, str(HERE / "loss_sides.py"), *ways],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -103,9 +106,10 @@ def told(way: str) -> str:
 def row(name: str, label: str, one: dict[str, Any], digits: int) -> None:
     """A line of the table."""
     if "error" in one:
-        print(f"{name:<16}{label:<28}{one['error'][:90]}")
+        print(f"{name:<16}{label:<28}{one['error'][:90]}", flush=True)
         return
-    print(f"{name:<16}{label:<28}{one['seconds']:>9.{digits}f}{one['peak'] / 2**20:>9.0f}{one['loss']:>10.5f}")
+    numbers = f"{one['seconds']:>9.{digits}f}{one['peak'] / 2**20:>9.0f}{one['loss']:>10.5f}"
+    print(f"{name:<16}{label:<28}{numbers}", flush=True)
 
 
 def measured(name: str, shape: Shape, options: Any, mine: Side, theirs: Side) -> list[dict[str, Any]]:
@@ -123,9 +127,9 @@ def measured(name: str, shape: Shape, options: Any, mine: Side, theirs: Side) ->
             versions[way] = result.pop("version", "")
             if turn or "error" in result:
                 found[way].append(result)
+            if turn == options.pairs or "error" in result:  # as soon as it is known: a run that is cut short tells, too
+                row(name, told(way), middle(found[way], clock), 5 if on_gpu else 3)
     middles = {way: middle(runs, clock) for way, runs in found.items()}
-    for way, one in middles.items():
-        row(name, told(way), one, 5 if on_gpu else 3)
     lines = []
     peers = [way for way in options.peers if "error" not in middles[way]]
     # In bf16 the peers' own logarithms are rounded to it.
@@ -167,26 +171,29 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--pairs", type=int, default=5, help=f"turns of each side: a step; on a GPU {STEPS} steps")
+    parser.add_argument("--pairs", type=int, help=f"turns of each side: 5 of a step; on a GPU 2 of {STEPS} steps")
     parser.add_argument("--busy", action="store_true", help="run on a loaded machine, and compare processor time")
-    parser.add_argument("--shapes", nargs="+", help=f"of {', '.join(CPU)}; on a GPU {', '.join(GPU)}")
+    parser.add_argument("--shapes", nargs="+", help=f"of {', '.join(CPU)}; on a GPU {', '.join(GPU)}, by default two")
     parser.add_argument("--peers", nargs="*", choices=list(sides.PEERS), help="by default all that run there")
+    parser.add_argument("--compiled", action="store_true", help="GPU: liger by torch.compile, too")
     parser.add_argument("--peer-python", type=Path, help="a Python that has the peers")
     parser.add_argument("--tiles", action="store_true", help="GPU: ours by size of a tile, too")
     options = parser.parse_args()
     on_gpu = options.device == "cuda"
     shapes = GPU if on_gpu else CPU
-    wanted = options.shapes or list(shapes)
+    wanted = options.shapes or list(FIRST if on_gpu else CPU)
+    options.pairs = options.pairs or (2 if on_gpu else 5)
     if unknown := [name for name in wanted if name not in shapes]:
         parser.error(f"no such shape: {', '.join(unknown)}; there are {', '.join(shapes)}")
     if options.peers is None:
-        options.peers = ["gkd", "distillation", "liger"]
+        options.peers = ["gkd", "distillation", "liger", *(["liger compiled"] if options.compiled else [])]
     peer = options.peer_python or (Path(sys.executable) if on_gpu else HERE / ".venv-trl" / "bin" / "python")
     if not peer.exists():
         raise SystemExit("the peer is not installed: `make bench-loss` makes its environment")
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
     if load > 0.5 * cores and not options.busy:
         raise SystemExit(f"the load is {load:.1f} on {cores} cores: times would say nothing. Wait, or give --busy")
+    mine, theirs = Side(sys.executable), Side(str(peer), options.peers)
     if on_gpu:
         import torch
 
@@ -197,8 +204,7 @@ def main() -> None:
         clock = "cpu" if options.busy else "wall"
         print(f"load {load:.1f} on {cores} cores; times are {clock} seconds, medians of {options.pairs}; ", end="")
         print("MiB is the peak\n")
-    mine, theirs = Side(sys.executable), Side(str(peer))
-    print(f"{'shape':<16}{'loss':<28}{'seconds':>9}{'MiB':>9}{'value':>10}")
+    print(f"{'shape':<16}{'loss':<28}{'seconds':>9}{'MiB':>9}{'value':>10}", flush=True)
     lines = [line for name in wanted for line in measured(name, shapes[name], options, mine, theirs)]
     if on_gpu and options.tiles:
         print()

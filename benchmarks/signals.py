@@ -11,13 +11,15 @@ are an answer. Ours and the peer are the same trainer on the same records and di
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import random
 import statistics
+import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,26 +40,34 @@ class Scale:
 
 SCALES = {
     "cpu": Scale(160, 96, 2048, "fp32", (128, 352, 4, 4), (320, 864, 4, 4)),
-    "cuda": Scale(256, 256, 8192, "bf16", (768, 2048, 12, 12), (1536, 4096, 13, 12)),
+    "cuda": Scale(128, 256, 8192, "bf16", (768, 2048, 12, 12), (1536, 4096, 13, 12)),
 }
 
 
-def model(sizes: tuple[int, int, int, int], vocabulary: int) -> Any:
-    """A random Llama."""
+def model(sizes: tuple[int, int, int, int], vocabulary: int, device: str) -> Any:
+    """A random Llama, drawn on a device: there are 400 million numbers in the largest."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(sizes[0])
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     said: Any = {**dict(zip(names, sizes, strict=True)), "vocab_size": vocabulary}
-    return LlamaForCausalLM(LlamaConfig(**said, pad_token_id=0, eos_token_id=1, max_position_embeddings=256))
+    with torch.device(device):
+        made = LlamaForCausalLM(LlamaConfig(**said, pad_token_id=0, eos_token_id=1, max_position_embeddings=256))
+    return made.cpu()
+
+
+def done(what: str, began: float) -> None:
+    """A line of progress, so that a run that is cut short tells how far it came."""
+    print(f"{time.perf_counter() - began:6.1f} s: {what}", file=sys.stderr, flush=True)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=SCALES, default="cpu")
-    parser.add_argument("--pairs", type=int, default=5, help="epochs of each side, in turn")
+    parser.add_argument("--pairs", type=int, help="epochs of each side, in turn: 5; on a GPU 2")
+    parser.add_argument("--records", type=int, help="records of an epoch")
     parser.add_argument("--busy", action="store_true", help="run on a loaded machine, and compare processor time")
     options = parser.parse_args()
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
@@ -73,8 +83,12 @@ def main() -> None:
     from distill_dagster.training.data import Example
     from distill_dagster.training.signals import capture, live, store
 
-    torch.set_num_threads(1)
-    scale, on_gpu = SCALES[options.device], options.device == "cuda"
+    began, on_gpu = time.perf_counter(), options.device == "cuda"
+    scale, pairs = SCALES[options.device], options.pairs or (2 if on_gpu else 5)
+    if options.records:
+        scale = replace(scale, records=options.records)
+    if not on_gpu:
+        torch.set_num_threads(1)
     busy = options.busy and not on_gpu
     clock = time.process_time if busy else time.perf_counter
     unit = "cpu s" if busy else "wall s"
@@ -84,9 +98,11 @@ def main() -> None:
         words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(3, 9))) for _ in range(4000)]
         tokenizer = tokenizers.fit([" ".join(words)], 4096, place / "tokenizer")
         size = len(tokenizer)
-        teacher, student = model(scale.teacher, size), model(scale.student, size)
+        done("tokenizer", began)
+        teacher, student = (model(sizes, size, options.device) for sizes in (scale.teacher, scale.student))
         large, small = (sum(part.numel() for part in one.parameters()) for one in (teacher, student))
         path = folder.save(teacher, tokenizer, place / "teacher")
+        done("models", began)
         weights = [0.0] * (scale.length // 2) + [1.0] * (scale.length - scale.length // 2)
         examples = [
             Example(f"r{number}", [rng.randrange(5, size) for _ in range(scale.length)], weights)
@@ -100,6 +116,7 @@ def main() -> None:
             examples, meta, capture.Scorer(path, meta, scale.precision, options.device), place / "work"
         )
         paid = clock() - started
+        done("capture", began)
         file = place / store.FILE
         store.write(file, captured.rows, meta)
         sources = {"stored": store.Stored(file, tokenizer), "live": live.LiveTeacher(path, tokenizer, scale.precision)}
@@ -110,13 +127,14 @@ def main() -> None:
             "device": options.device,
         }
         times: dict[str, list[float]] = {way: [] for way in sources}
-        for turn in range(options.pairs + 1):  # the first of each is a warm-up
+        for turn in range(pairs + 1):  # the first of each is a warm-up
             for way, source in sources.items():
                 term: dict[str, Any] = {"kind": "forward", "signals": way, "k": K if way == "stored" else 0}
                 recipe = Recipe(objective={"divergence": term}, **said)  # pyright: ignore
-                fresh, started = model(scale.student, size), clock()
+                fresh, started = copy.deepcopy(student), clock()
                 summary = trainer.train(fresh, tokenizer, examples, recipe, place / f"{way}{turn}", signals=[source])
                 spent = clock() - started
+                done(f"epoch {turn}, {way}", began)
                 if turn:
                     # Copies to a GPU and hashes of all weights come once a run, not once an epoch.
                     times[way].append(summary["seconds"] if on_gpu else spent)
@@ -124,7 +142,7 @@ def main() -> None:
     positions = sum(row.positions for row in captured.rows)
     width = sum(len(row.blob) for row in captured.rows) / positions
     where = torch.cuda.get_device_name() if on_gpu else f"load {load:.1f} on {cores} cores"
-    print(f"{where}; {scale.precision}, {unit}, medians of {options.pairs}")
+    print(f"{where}; {scale.precision}, {unit}, medians of {pairs}")
     print(f"parameters: student {small:,}, teacher {large:,} ({large / small:.2f} times)")
     print(f"epoch from the store {stored:.2f}, with the teacher in memory {asked:.2f}; captured once in {paid:.2f}")
     print(f"{positions} tokens, {width:.1f} bytes each before compression, {meta.layout.width} by the layout\n")

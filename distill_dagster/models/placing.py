@@ -16,4 +16,5 @@ def placed(part: torch.Tensor, device: torch.device) -> torch.Tensor:
     """
     if device.type != "cuda" or part.device.type != "cpu":
         return part.to(device)
-    return part.pin_memory().to(device, non_blocking=True)
+    # An expanded tensor has fewer bytes than numbers, and is not pinned.
+    return part.contiguous().pin_memory().to(device, non_blocking=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from training import fused_cases
 
 from distill_dagster.config.models import Recipe
 from distill_dagster.domains.base import Domain, Task, Verdict
@@ -297,3 +298,46 @@ def test_the_loss_never_holds_all_logits() -> None:
     loss, *_ = sparse_loss(hidden, head, Rows(labels, weights, weights.sum()), targets, Mix())
     loss.backward()
     assert torch.cuda.max_memory_allocated() - before < rows * size * 4 / 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("case", fused_cases.CASES + fused_cases.ODD, ids=str)
+def test_kernels_of_the_loss(case: fused_cases.Case, dtype: str) -> None:
+    kernels_run()
+    fused_cases.compare(case, DEVICE, dtype)
+
+
+def test_kernels_of_the_loss_at_the_edges() -> None:
+    kernels_run()
+    fused_cases.logits_alone(DEVICE)
+    fused_cases.extremes(DEVICE)
+
+
+def test_kernels_reach_beyond_32_bits() -> None:
+    import torch
+
+    fused = kernels_run()
+    size = 32_003
+    rows = 2**31 // size + 3
+    if torch.cuda.mem_get_info()[0] < 3 * 4 * rows * size:
+        pytest.skip("needs 26 GB of a GPU's memory")
+    logits = torch.randn(8, size, device=DEVICE).repeat(rows // 8 + 1, 1)[:rows].contiguous()
+    made, ones = torch.empty_like(logits, dtype=torch.bfloat16), torch.ones(rows, device=DEVICE)
+    sums, plain = fused.log_sums(logits, 2.0, True)
+    assert torch.allclose(sums[-8:], torch.logsumexp(logits[-8:] / 2, 1), atol=1e-5)
+    assert torch.allclose(plain[-8:], torch.logsumexp(logits[-8:], 1), atol=1e-5)
+    fused.write(logits, made, 2.0, (sums, ones), (plain, ones))
+    right = (logits[-8:] / 2).softmax(1) + logits[-8:].softmax(1)
+    assert torch.allclose(made[-8:].float(), right, rtol=1e-2, atol=1e-9)
+
+
+def kernels_run() -> Any:
+    """The module of kernels, which must work on a GPU that has Triton."""
+    import torch
+
+    from distill_dagster.training.losses import sparse
+
+    pytest.importorskip("triton")
+    fused = sparse._kernels(torch.zeros(1, 1, device=DEVICE))
+    assert fused is not None
+    return fused
