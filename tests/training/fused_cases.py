@@ -81,8 +81,8 @@ def compare(case: Case, device: str, dtype: str) -> None:
     exact = step(case, moved(given, device, wide=True), targets, set())
     for mine, twice, other, right in zip(*(sum(part, []) for part in (ours, again, torchs, exact)), strict=True):
         assert mine.dtype == other.dtype and torch.equal(mine, twice)
-        same(mine, other, 2e-2 if narrow else 1e-5, 1e-1)  # where terms cancel, a narrow one in its last bit
-        same(mine, right, 3e-2 if narrow else 2e-5, 1e-1)
+        same(mine, other, 2e-2 if narrow else 1e-5, 3e-1)  # where terms cancel, a narrow one in its last bit
+        same(mine, right, 3e-2 if narrow else 5e-5, 3e-1)
 
 
 def logits_alone(device: str) -> None:
@@ -96,7 +96,7 @@ def logits_alone(device: str) -> None:
     given["head"] = None
     one, other = (step(case, given, targets, on) for on in ({device}, set[str]()))
     for mine, right in zip(sum(one, []), sum(other, []), strict=True):
-        same(mine, right, 1e-5, 1e-1)
+        same(mine, right, 1e-5, 3e-1)
 
 
 def extremes(device: str) -> None:
@@ -118,7 +118,7 @@ def extremes(device: str) -> None:
             for mine, other in zip(ours, right, strict=True):
                 assert mine.isfinite().all()
                 if kind in ("forward", "reverse"):  # A mixture's logarithm ends where its precision does.
-                    same(mine, other, 1e-4, 1e-1)
+                    same(mine, other, 1e-3, 1e-1)
         none = {name: part if name in ("head", "bias") else part[:0].detach() for name, part in given.items()
                 if part is not None}  # fmt: skip
         none |= {"hidden": none["hidden"].requires_grad_(), "bias": None, "weights": none["weights"] + 1}

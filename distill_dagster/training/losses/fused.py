@@ -70,7 +70,7 @@ def log_sums(logits: torch.Tensor, hot: float, both: bool) -> tuple[torch.Tensor
     if rows:
         block = _block(size)
         with torch.cuda.device_of(logits):
-            _sum_rows[(rows,)](
+            _sum_rows[(rows,)](  # pyright: ignore[reportIndexIssue]
                 logits, sums, plain, logits.stride(0), 1 / hot, SIZE=size, BOTH=both, BLOCK=block, num_warps=WARPS
             )
     return sums, plain
@@ -98,7 +98,7 @@ def write(
     plain, share = hard or soft
     block = _block(size)
     with torch.cuda.device_of(logits):
-        _write_rows[(rows, triton.cdiv(size, block))](
+        _write_rows[(rows, triton.cdiv(size, block))](  # pyright: ignore[reportIndexIssue]
             logits, out, *soft, plain, share, size, logits.stride(0), out.stride(0), 1 / hot,
             BOTH=hard is not None, BLOCK=block, num_warps=WARPS,
         )  # fmt: skip
