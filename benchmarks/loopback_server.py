@@ -33,7 +33,8 @@ class Server:
     async def answer(self, request: web.Request) -> web.Response:
         """`POST /v1/chat/completions`."""
         body = await request.json()
-        question = body["messages"][-1]["content"]
+        # Bespoke Curator first sends a question without a message, to see what is there.
+        question = body["messages"][-1]["content"] if body["messages"] else ""
         self.requests += 1
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
