@@ -1,4 +1,4 @@
-"""Where distillation helps and where not, by the protocol of docs/architecture.md: a table rebuilt by one command.
+"""Where distillation helps and where not, by the protocol of docs/results.md: a table rebuilt by one command.
 
     make bench-quality
     make bench-quality ARGS="--seeds 1 --sizes 1000 --parts banking"
