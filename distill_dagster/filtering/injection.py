@@ -58,8 +58,12 @@ class Rule(RuleBase):
                 looks.append(Look("drop", "instructs", score, bound, detail))
                 continue
             looks.append(Look(score=score, threshold=bound, detail=detail))
-            labels = context.tasks[task].labels if task in context.tasks else ()
-            if self.params.answers and answer not in labels:
+            # An answer that was offered is nothing that somebody slipped in.
+            offered = (
+                *(context.tasks[task].labels if task in context.tasks else ()),
+                *((seed or {}).get("choices") or ()),
+            )
+            if self.params.answers and answer not in offered:
                 if obeyed := _obeyed(shown, f"{answer or ''}\n{rationale or ''}"):
                     suspects[at] = obeyed
         alive = [at for at, look in enumerate(looks) if look.verdict == "keep" and not candidates.dropped[at]]

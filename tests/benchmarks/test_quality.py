@@ -191,16 +191,17 @@ def _toy(study, folder, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.needs_torch
 def test_every_arm_is_measured_and_told(tmp_path, study, monkeypatch):
-    """All arms of a toy, in this process; a cell measured twice gives the same scores."""
+    """Arms of every make on a toy, in this process; a cell measured twice gives the same scores."""
     import banking
     import report
     import writers
     from study import Study
 
     monkeypatch.setattr(banking, "GOLD", 40)
+    monkeypatch.setattr(banking, "FURTHER", ("early_stop", "self_training", "permuted", "student_2layers"))
     monkeypatch.setattr(report, "GOLD", 40)
     monkeypatch.setattr(writers, "GOLD", 40)
-    toy = Study(tmp_path / "toy", {"seeds": 2, "sizes": [40], "device": "cpu", "scale": 0.01})
+    toy = Study(tmp_path / "toy", {"seeds": 2, "sizes": [40], "device": "cpu", "scale": 0.005})
     _toy(toy, tmp_path, monkeypatch)
     cells = banking.cells(toy.options) + writers.cells(toy.options)
     for cell in cells:

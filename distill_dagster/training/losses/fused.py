@@ -5,7 +5,7 @@ matrix products around them. Here it takes two: one sums what the kept tokens le
 precision that the products read. All sums are in fp32 and in one order, so a step taken twice gives the same bits.
 Kept tokens are taken out of a row beforehand, by minus infinity; their gradients are set afterwards.
 
-The kernels need an fp32 tile whose rows are contiguous. This file imports Triton; `sparse` imports it where it can.
+The kernels need an fp32 tile whose rows are contiguous. Without Triton, which torch for a CPU lacks, `works` says no.
 """
 
 from __future__ import annotations
@@ -13,14 +13,22 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton  # pyright: ignore[reportMissingImports]
-import triton.language as tl  # pyright: ignore[reportMissingImports]
+
+try:
+    import triton  # pyright: ignore[reportMissingImports]
+    import triton.language as tl  # pyright: ignore[reportMissingImports]
+except ImportError:
+    triton: Any = None
+    tl: Any = None
+
+#: Makes a kernel of a function, where there is Triton.
+kernel = triton.jit if triton is not None else lambda function: function
 
 #: Numbers a program reads at a time, and its warps.
 BLOCK, WARPS = 4096, 8
 
 
-@triton.jit
+@kernel
 def _sum_rows(logits, sums, plain, stride, scale, SIZE: tl.constexpr, BOTH: tl.constexpr, BLOCK: tl.constexpr):
     """A row's log-sum-exp of logits · scale, and where BOTH of the logits themselves; minus infinity where all are."""
     row = tl.program_id(0).to(tl.int64)  # In 32 bits the offset of a row ends at 2³¹ numbers.
@@ -42,7 +50,7 @@ def _sum_rows(logits, sums, plain, stride, scale, SIZE: tl.constexpr, BOTH: tl.c
         tl.store(plain + row, peak + tl.log(plain_mass))
 
 
-@triton.jit
+@kernel
 def _write_rows(
     logits, out, sums, inside, plain, share, size, stride, to, scale, BOTH: tl.constexpr, BLOCK: tl.constexpr
 ):

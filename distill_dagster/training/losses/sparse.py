@@ -179,10 +179,8 @@ def _kernels(logits: torch.Tensor) -> Any:
 
 @cache
 def _loaded(device: torch.device) -> Any:
-    try:
-        from distill_dagster.training.losses import fused
-    except ImportError:
-        return None
+    from distill_dagster.training.losses import fused
+
     return fused if fused.works(device) else None
 
 
