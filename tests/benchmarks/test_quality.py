@@ -119,6 +119,7 @@ def test_distributions_of_the_control_arms():
     assert sorted(map(tuple, other)) == sorted(map(tuple, log_probs))
 
 
+@pytest.mark.needs_torch
 def test_stored_distributions_come_back_at_the_temperature(tmp_path):
     """What the cells write as signals is what the loss reads."""
     import banking
