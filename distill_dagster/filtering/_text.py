@@ -17,10 +17,15 @@ _THOUSANDS = re.compile(r"[-+\u2212]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 
 #: Numbers that are written out. "one" is left out: it is a pronoun more often, and its change to another number
 #: still brings in or takes away a word of this list.
+# fmt: off
 _SPELLED = frozenset(
-    "zero two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
-    "nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion".split()
+    (
+        "zero", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+        "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty", "thirty",
+        "forty", "fifty", "sixty", "seventy", "eighty", "ninety", "hundred", "thousand", "million", "billion",
+    )
 )
+# fmt: on
 
 
 def fold(text: str) -> str:
