@@ -10,16 +10,19 @@ The kernels need an fp32 tile whose rows are contiguous. Without Triton, which t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-try:
+if TYPE_CHECKING:
     import triton  # pyright: ignore[reportMissingImports]
     import triton.language as tl  # pyright: ignore[reportMissingImports]
-except ImportError:
-    triton: Any = None
-    tl: Any = None
+else:
+    try:
+        import triton
+        import triton.language as tl
+    except ImportError:
+        triton = tl = None
 
 #: Makes a kernel of a function, where there is Triton.
 kernel = triton.jit if triton is not None else lambda function: function
