@@ -9,8 +9,6 @@ import tomllib
 from pathlib import Path
 
 HEAVY = {"torch", "transformers", "datasets", "mlflow", "tokenizers", "playwright", "pre-commit", "pyright", "ruff"}
-#: They bring torch.
-HEAVY |= {"accelerate", "peft", "trl"}
 
 if __name__ == "__main__":
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]

@@ -26,6 +26,7 @@ def study(tmp_path):
     return Study(tmp_path, {"seeds": 2, "sizes": [300, 1000], "device": "cpu", "scale": 0.01})
 
 
+@pytest.mark.needs_torch
 def test_cells_that_are_measured_are_not_measured_again(tmp_path, study, monkeypatch):
     """Needs come first, a failure stops nothing but what needs it, and a second call measures what is left."""
     from study import Cell, measure_all
