@@ -132,9 +132,9 @@ def same(ours: Any, theirs: Any, tolerance: float, floor: float) -> None:
 def test_value_and_gradient_are_the_dense_ones(case: Case) -> None:
     import torch
 
-    # Below the floor a value or gradient is what is left of terms that cancel: rounding. In fp32 logits and the teacher's
-    # log-probabilities are rounded before the loss sees them, the more the larger they are, and both are multiplied by
-    # what grows with the scale as well (log ratios, the output layer). float64 shows the definition.
+    # Below the floor a value or gradient is what is left of terms that cancel: rounding. In fp32 logits and a teacher's
+    # log-probabilities are rounded before the loss sees them, the more the larger they are, and both are multiplied
+    # by what grows with the scale as well (log ratios, the output layer). float64 shows the definition.
     rounding = 0.2 * (1 + case.scale**2) / min(case.temperature, 1.0)
     for dtype, tolerance, floor in ((torch.float64, 1e-9, 1e-5), (torch.float32, 1e-5, rounding)):
         if dtype == torch.float32 and case.scale > 5 * case.temperature:
