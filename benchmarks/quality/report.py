@@ -247,25 +247,29 @@ def curve(study: Study, path: Path) -> None:
         axes.set_xlabel("records with gold answers (D_G)")
         axes.set_ylabel("share of test questions right")
         teacher = next(iter(done.values()))["teacher"]["value"]
-        axes.axhline(teacher, color=style.colour("teacher"), linewidth=1.4)
+        axes.plot([sizes[0], sizes[-1]], [teacher, teacher], color=style.colour("teacher"), linewidth=1.4)
         ends = [(teacher, "Teacher", style.colour("teacher"))]
-        for arm, (title, shade) in series.items():
+        for number, (arm, (title, shade)) in enumerate(series.items()):
+            # A little apart, so that no interval hides another.
+            places = [size * 1.015 ** (number - len(series) // 2) for size in sizes]
             points = [done[size][arm] for size in sizes]
             low = [point["value"] - point["low"] for point in points]
             high = [point["high"] - point["value"] for point in points]
             values = [point["value"] for point in points]
             axes.errorbar(
-                sizes, values, yerr=[low, high], color=shade, marker="o", markersize=4.5, linewidth=1.8, capsize=2
+                places, values, yerr=[low, high], color=shade, marker="o", markersize=4.5, linewidth=1.8, capsize=2
             )
             ends.append((values[-1], title, shade))
-        for height, (_, title, shade) in zip(_apart([end[0] for end in ends]), ends, strict=True):
+        low, high = axes.get_ylim()
+        heights = _apart([end[0] for end in ends], 0.05 * (high - low))
+        for height, (_, title, shade) in zip(heights, ends, strict=True):
             axes.annotate(
                 title, (sizes[-1], height), xytext=(12, 0), textcoords="offset points", va="center", color=shade
             )
         path.write_bytes(png(figure))
 
 
-def _apart(heights: list[float], least: float = 0.016) -> list[float]:
+def _apart(heights: list[float], least: float) -> list[float]:
     """Heights of labels, moved so that no two stand on each other."""
     order, placed = sorted(range(len(heights)), key=lambda at: -heights[at]), dict(enumerate(heights))
     for above, below in zip(order, order[1:], strict=False):
