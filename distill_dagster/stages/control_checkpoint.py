@@ -18,7 +18,7 @@ from distill_dagster.stages.arms.base import PACKAGE, Material, Rows
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.training.objectives.base import from_pairs, needs, samples
 
-VERSION = "1"
+VERSION = "2"
 
 
 def node(pipeline: PipelineContext) -> Node:

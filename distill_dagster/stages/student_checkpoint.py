@@ -24,7 +24,7 @@ from distill_dagster.stages import (
 from distill_dagster.stages.context import PipelineContext, prompts_by
 from distill_dagster.training.objectives.base import from_pairs, needs
 
-VERSION = "1"
+VERSION = "2"
 
 
 def node(pipeline: PipelineContext) -> Node:

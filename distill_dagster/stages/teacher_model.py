@@ -19,7 +19,7 @@ from distill_dagster.stages.context import PipelineContext, Row, prompts_by
 from distill_dagster.storage.store import Version
 from distill_dagster.teachers import recorded
 
-VERSION = "2"
+VERSION = "3"
 
 
 def node(pipeline: PipelineContext) -> Node:
