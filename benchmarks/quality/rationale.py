@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stories import judged, shown
-from study import TUNING, Cell, Study, name_of, trials
+from study import TUNING, Cell, Study, line, name_of, trials
 from verdicts import TUNING_SEED, Asked, Task
 
 from distill_dagster.evaluation.intervals import difference_interval, mean_interval
@@ -148,8 +148,6 @@ def _both(study: Study, options: dict[str, Any], arm: str, size: int) -> list[in
 
 def lines(study: Study, options: dict[str, Any]) -> list[dict[str, Any]]:
     """Share right of each arm and size, beside that of answers alone."""
-    from distill_dagster import __version__
-
     found = []
     for size in sorted(SIZES):
         for arm in ARMS[1:]:
@@ -159,15 +157,5 @@ def lines(study: Study, options: dict[str, Any]) -> list[dict[str, Any]]:
                 sum(map(sum, scores)) / sum(map(len, scores))
                 for scores in (_read(study, who, size, seeds) for who in (arm, BASELINE))
             )
-            found.append(
-                {
-                    "name": f"quality rationale {TASK} {arm} {size}",
-                    "ours": round(ours, 4),
-                    "peer": round(peer, 4),
-                    "peer_name": "label_only",
-                    "peer_version": __version__,
-                    "ratio": round(ours / max(peer, 1e-9), 3),
-                    "unit": "share right",
-                }
-            )
+            found.append(line(f"rationale {TASK} {arm} {size}", ours, peer, BASELINE))
     return found

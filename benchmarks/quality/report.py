@@ -9,7 +9,7 @@ from typing import Any
 import banking
 import writers
 from questions import GOLD, Questions
-from study import TRIALS, TUNING, Study, name_of
+from study import TRIALS, TUNING, Study, line, name_of
 
 ARMS = {
     "teacher": "Teacher, fitted on D_T",
@@ -203,16 +203,7 @@ def banking_lines(study: Study) -> list[dict[str, Any]]:
             continue
         arms = done[0]["arms"]
         ours, peer = arms["student"]["value"], arms["control_1"]["value"]
-        name = {"name": f"quality banking77 D_G {size}", "ours": ours, "peer": peer}
-        found.append(
-            {
-                **name,
-                "peer_name": "equal-budget control",
-                "peer_version": "",
-                "ratio": round(ours / peer, 4),
-                "unit": "share right",
-            }
-        )
+        found.append(line(f"banking77 D_G {size}", ours, peer, "equal-budget control"))
     return found
 
 

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study import TUNING, Cell, Study, name_of, trials
+from study import TUNING, Cell, Study, line, name_of, trials
 
 from distill_dagster.evaluation.intervals import Interval, difference_interval
 
@@ -74,7 +74,7 @@ def texts(part: str) -> list[list[int]]:
     lines = [json.loads(line)["ids"][:LENGTH] for line in file.read_text("utf-8").splitlines()]
     if part == "test":
         return lines
-    return [line for place, line in enumerate(lines) if (place % 10 == 0) == (part == "validation")]
+    return [ids for place, ids in enumerate(lines) if (place % 10 == 0) == (part == "validation")]
 
 
 def run(study: Study, cell: Cell) -> dict[str, Any]:
@@ -224,8 +224,6 @@ def table(study: Study, options: dict[str, Any]) -> str:
 
 def lines(study: Study, options: dict[str, Any]) -> list[dict[str, Any]]:
     """Each arm's divergences beside those of `sft`."""
-    from distill_dagster import __version__
-
     found = []
     for arm in ARMS:
         if arm == BASELINE or not (seeds := against(study, options, arm)):
@@ -235,15 +233,5 @@ def lines(study: Study, options: dict[str, Any]) -> list[dict[str, Any]]:
                 sum(map(sum, scores)) / sum(map(len, scores))
                 for scores in (rows(study, who, name, seeds) for who in (arm, BASELINE))
             )
-            found.append(
-                {
-                    "name": f"quality stories {arm}: {title}",
-                    "ours": round(ours, 4),
-                    "peer": round(peer, 4),
-                    "peer_name": "sft on the teacher's samples",
-                    "peer_version": __version__,
-                    "ratio": round(ours / peer, 3),
-                    "unit": "nats a token",
-                }
-            )
+            found.append(line(f"stories {arm}: {title}", ours, peer, "sft on the teacher's samples", "nats a token"))
     return found

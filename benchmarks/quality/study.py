@@ -120,6 +120,21 @@ class Study:
         shutil.rmtree(self.out / "work" / cell.name, ignore_errors=True)
 
 
+def line(name: str, ours: float, peer: float, peer_name: str, unit: str = "share right") -> dict[str, Any]:
+    """One measure, as every benchmark prints it; the peer is this package's own, trained another way."""
+    from distill_dagster import __version__
+
+    return {
+        "name": f"quality {name}",
+        "ours": round(ours, 4),
+        "peer": round(peer, 4),
+        "peer_name": peer_name,
+        "peer_version": __version__,
+        "ratio": round(ours / max(peer, 1e-9), 3),
+        "unit": unit,
+    }
+
+
 class Worker:
     """A process that measures cells one after the other."""
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stories import judged, shown
-from study import TUNING, Cell, Study, name_of, trials
+from study import TUNING, Cell, Study, line, name_of, trials
 
 from distill_dagster.evaluation.intervals import difference_interval, mean_interval
 
@@ -315,8 +315,6 @@ def table(study: Study, options: dict[str, Any]) -> str:
 
 def lines(study: Study, options: dict[str, Any]) -> list[dict[str, Any]]:
     """Share right of each arm and number of prompts, beside the teacher's."""
-    from distill_dagster import __version__
-
     if not study.has(name_of(PART, TEACHER)):
         return []
     teacher = study.read(name_of(PART, TEACHER))["scores"]
@@ -327,15 +325,5 @@ def lines(study: Study, options: dict[str, Any]) -> list[dict[str, Any]]:
                 continue
             scores = _scores(study, arm, size, seeds)
             ours = sum(map(sum, scores)) / sum(map(len, scores))
-            found.append(
-                {
-                    "name": f"quality verdicts {TASK} {arm} {size}",
-                    "ours": round(ours, 4),
-                    "peer": round(theirs, 4),
-                    "peer_name": "its teacher",
-                    "peer_version": __version__,
-                    "ratio": round(ours / max(theirs, 1e-9), 3),
-                    "unit": "share right",
-                }
-            )
+            found.append(line(f"verdicts {TASK} {arm} {size}", ours, theirs, "its teacher"))
     return found
