@@ -200,15 +200,12 @@ class Run(Frame):
             with self._drawn(number):
                 said[number] = self._backward(batches[number], parts[number])
         # A GPU is waited for once a step: whatever of it is wanted as a number is read together.
-        several, last = self.world.size > 1, {}
-        for _, objective in self.terms.values():
-            last |= getattr(objective, "metrics", {})
-        if not several and any(said.values()):
-            last["grad_norm"] = self._clip()
-        *found, last = metrics.numbers([*said.values(), last])
+        several = self.world.size > 1
+        clipped: metrics.Values = {"grad_norm": self._clip()} if not several and any(said.values()) else {}
+        *found, last = metrics.numbers([*said.values(), clipped])
         for number, one in zip(said, found, strict=True):
             own = self._weighed(one, parts[number])
-            if not metrics.finite(own):
+            if not metrics.finite({name: value for name, value in own.items() if name not in measured}):
                 raise self.trouble(f"the loss is not finite ({own})", _records(batches[number]))
             for name, value in own.items():
                 values[name] += value
@@ -220,11 +217,11 @@ class Run(Frame):
         if not positions:
             raise self.trouble("no position of this batch carries a loss", whole)
         self.learned += positions
-        norm = last.pop("grad_norm") if not several else self._clip().item()
+        norm = self._clip().item() if several else last["grad_norm"]
         if not math.isfinite(norm):
             raise self.trouble(f"the gradient is not finite (norm {norm})", whole)
         self.optimizer.step()
-        return {**values, **last, "grad_norm": norm}
+        return {**values, "grad_norm": norm}
 
     def _clip(self) -> torch.Tensor:
         """Scale the gradient down to the recipe's largest norm; the norm it had."""
