@@ -35,10 +35,18 @@ class Ledger:
         self.folder = store.base / ".ledger"
 
     def _paths(self) -> list[UPath]:
+        found = self._listed()
+        if found and len(found) <= _number(found[-1]):
+            # A listing may miss an entry that came while it was read, and hold a later one. The next one misses none
+            # of those before it, unless somebody took it away.
+            last = _number(found[-1])
+            found = [path for path in self._listed() if _number(path) <= last]
+        return found
+
+    def _listed(self) -> list[UPath]:
         if not self.folder.exists():
             return []
-        paths = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)]
-        return sorted(paths, key=lambda path: int(path.name.removesuffix(".json")))
+        return sorted((path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)), key=_number)
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """All events, oldest first.
@@ -129,6 +137,10 @@ class Ledger:
             and entry["payload"].get("pipeline") == pipeline
             and entry["payload"].get("alias") == alias
         ]
+
+
+def _number(path: UPath) -> int:
+    return int(path.name.removesuffix(".json"))
 
 
 def _read(path: UPath) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import uuid
 from collections.abc import Callable
@@ -61,11 +62,11 @@ def create_bytes(path: Path, data: bytes) -> None:
         FileExistsError: It is there already.
         StoreError: The place cannot be written, or the disk is full.
     """
-
     try:
         _write(path, data, _link)
     except StoreError as error:
-        if path.exists():
+        # Not where the file is this writer's own, and its folder could not be made durable.
+        if isinstance(error.__cause__, FileExistsError) and path.exists():
             raise FileExistsError(str(path)) from error
         raise
 
@@ -98,11 +99,25 @@ def _link(temporary: Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
             raise
-        # A file system without hard links: take the name first, then put the bytes there.
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        os.replace(temporary, target)
+        _rename_to_new(temporary, target)
         return
     temporary.unlink()
+
+
+def _rename_to_new(temporary: Path, target: Path) -> None:
+    """What a hard link does, where there are none: one writer at a time looks and renames.
+
+    A name that was taken before its bytes are there would be an empty file to readers, and stay one where its writer
+    dies.
+    """
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        os.replace(temporary, target)
+    finally:
+        os.close(folder)
 
 
 def _forget(temporary: Path) -> None:

@@ -60,6 +60,9 @@ class Store:
         self.is_local = isinstance(self.root.fs, LocalFileSystem)
         if self.is_local:
             self.root = UPath(Path(self.root.path).expanduser().resolve())
+        elif self.root.protocol not in ("sftp", "ssh"):  # They give every option to their connection, and keep nothing.
+            # s3fs and others keep a listing for ever, and other machines write here too.
+            self.root = UPath(self.root, use_listings_cache=False)
         steps = [*filter(None, prefix.split("/")), namespace]
         self.base = self.root.joinpath(*(part(step, f"store {self.root}") for step in steps))
         self.namespace = namespace

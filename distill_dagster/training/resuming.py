@@ -13,10 +13,10 @@ from distill_dagster.records.identity import digest
 from distill_dagster.training import checkpoint, metrics
 
 if TYPE_CHECKING:
-    from distill_dagster.training.trainer import Run
+    from distill_dagster.training.frame import Frame
 
 
-def fingerprint(run: Run) -> str:
+def fingerprint(run: Frame) -> str:
     """What a checkpoint must agree with: initial weights, data and recipe."""
     whole = hashlib.sha256()
     # Those that stay frozen, too, and those that are learned beside the model.
@@ -40,7 +40,7 @@ def fingerprint(run: Run) -> str:
     return digest(said)
 
 
-def save(run: Run) -> None:
+def save(run: Frame) -> None:
     """Write a checkpoint: weights, optimizer, counters, random state, what the feed keeps."""
     if not run.world.first:
         return
@@ -70,7 +70,7 @@ def save(run: Run) -> None:
 
 
 @torch.no_grad()
-def resume(run: Run) -> int:
+def resume(run: Frame) -> int:
     """Go on where the last checkpoint of this very run stands; the step it stands at, or 0."""
     if not run.world.first:
         run.world.wait()  # The first has removed what belongs to other runs.

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,9 +21,8 @@ from distill_dagster.training.early_stop import Stopping
 from distill_dagster.training.feeds.base import Setting
 from distill_dagster.training.feeds.base import build as build_feed
 from distill_dagster.training.forward import Forward
+from distill_dagster.training.frame import Frame, Progress
 from distill_dagster.training.objectives.base import Positions, build
-from distill_dagster.training.optimizer import adamw
-from distill_dagster.training.schedule import rate
 from distill_dagster.training.shares import shares
 from distill_dagster.training.world import World, device
 
@@ -33,8 +30,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from distill_dagster.training.rewards import Rewards
-
-Progress = Callable[[int, int, float], None]
 
 
 class Signals(Protocol):
@@ -112,7 +107,7 @@ def train(
         return summary
 
 
-class Run:
+class Run(Frame):
     """One run of `train`."""
 
     def __init__(
@@ -126,8 +121,7 @@ class Run:
         rewards: Rewards | None = None,
         world: World | None = None,
     ) -> None:
-        self.model, self.recipe, self.folder, self.examples = model, recipe, folder, examples
-        self.signals, self.rewards, self.world = signals, rewards, world or World()
+        super().__init__(model, examples, recipe, folder, world or World(), signals, rewards)
         self.padding = int(tokenizer.pad_token_id or 0)  # pyright: ignore[reportArgumentType]
         built = {name: (weight, build(name, params)) for name, (weight, params) in recipe.terms.items()}
         # A term of weight 0 is logged where it costs nothing; a teacher is not asked for it, nor are batches made.
@@ -141,21 +135,13 @@ class Run:
         self.judges = {"sft": (1.0, build("sft", {}))} if taught else self.terms
         self.terms = rationale.terms(self.terms, recipe.rationale, examples, build("sft", {}))
         self.forward = Forward(model, recipe.precision, recipe.packing)
-        learned = features.bind(self.terms, self.forward, signals, recipe.seed)
-        self.parameters = {name: entry for name, entry in model.named_parameters() if entry.requires_grad} | learned
-        self.beside = sum(entry.numel() for entry in learned.values())
-        self.optimizer = adamw(model, self.parameters.values(), recipe)
+        self.prepare(features.bind(self.terms, self.forward, signals, recipe.seed))
         asked = [(name, term) for name, (weight, term) in self.terms.items() if weight]
         self.feed = build_feed(asked, Setting(model, tokenizer, examples, recipe, rewards))
-        self.log = folder / metrics.FILE
-        self.means = metrics.Means()
-        self.step = self.tokens = self.learned = 0
-        self.elapsed = 0.0
         self.stopping = Stopping(recipe.early_stop) if recipe.early_stop else None
-        self.fingerprint = resuming.fingerprint(self)
 
     def go(self, validation: Sequence[Example], progress: Progress | None) -> dict[str, Any]:
-        recipe, resumed, stopping = self.recipe, resuming.resume(self), self.stopping
+        recipe, resumed, stopping, self.progress = self.recipe, resuming.resume(self), self.stopping, progress
         if stopping and not validation:
             raise TrainingError(
                 str(self.folder),
@@ -164,42 +150,21 @@ class Run:
             )
         before = None if resumed or not validation else self.loss(validation)
         self.model.train()
-        started, since, tokens = time.perf_counter() - self.elapsed, time.perf_counter(), 0
+        self.start()
         for batches in self._steps():
-            with memory.told(self._place, recipe, batches, str(self.world.device)):
+            with memory.told(self.place, recipe, batches, str(self.world.device)):
                 values = self._update(batches)
-            self.step += 1
-            seen = sum(len(example.ids) for batch in batches for example in batch)
-            self.tokens, tokens = self.tokens + seen, tokens + seen
-            self.means.add(values)
-            now = time.perf_counter()
-            self.elapsed = now - started
+            self.count(sum(len(example.ids) for batch in batches for example in batch), values)
             looked = self._look(validation)
-            if self.step == 1 or self.step % recipe.log_every == 0 or self.step == recipe.steps or looked:
-                self._log(tokens / max(now - since, 1e-9), looked, progress)
-                since, tokens = time.perf_counter(), 0
-            if self.step % recipe.checkpoint_every == 0 and self.step < recipe.steps:
+            if self.to_log or looked:
+                self._log(looked)
+            if self.to_save:
                 resuming.save(self)
             if stopping and stopping.over:
                 break
         self.model.eval()
         self.world.wait()
-        rows = metrics.read(self.log)
-        summary: dict[str, Any] = {
-            "steps": self.step,
-            "first_loss": rows[0]["loss"],
-            "loss": rows[-1]["loss"],
-            "examples": len(self.examples),
-            "epochs": self.tokens / sum(len(example.ids) for example in self.examples),
-            "tokens": self.tokens,
-            "answer_tokens": self.learned,
-            "parameters": sum(entry.numel() for entry in self.parameters.values()) - self.beside,
-            "seconds": self.elapsed,
-            "tokens_per_second": self.tokens / max(self.elapsed, 1e-9),
-            "resumed_from": resumed,
-            "forward": self.forward.way,
-            "device": str(self.world.device),
-        }
+        summary = self.summary(resumed, self.forward.way)
         if self.world.device.type == "cuda":
             summary["deterministic"] = not torch.is_deterministic_algorithms_warn_only_enabled()
         summary |= getattr(self.feed, "summary", dict)()
@@ -225,9 +190,7 @@ class Run:
 
     def _update(self, batches: list[list[Example]]) -> dict[str, float]:
         """One optimizer step over all its batches, of which this process computes its own; the values of the terms."""
-        share = rate(self.recipe.schedule, self.step, self.recipe.steps, self.recipe.warmup_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate * share
+        self.set_rate()
         self.optimizer.zero_grad(set_to_none=True)
         parts = shares({name: objective for name, (_, objective) in self.terms.items()}, batches)
         measured = [name for _, term in self.terms.values() for name in getattr(term, "measures", ())]
@@ -237,31 +200,28 @@ class Run:
             with self._drawn(number):
                 said[number] = self._backward(batches[number], parts[number])
         # A GPU is waited for once a step: whatever of it is wanted as a number is read together.
-        several, last = self.world.size > 1, {}
-        for _, objective in self.terms.values():
-            last |= getattr(objective, "metrics", {})
-        if not several and any(said.values()):
-            last["grad_norm"] = self._clip()
-        *found, last = metrics.numbers([*said.values(), last])
+        several = self.world.size > 1
+        clipped: metrics.Values = {"grad_norm": self._clip()} if not several and any(said.values()) else {}
+        *found, last = metrics.numbers([*said.values(), clipped])
         for number, one in zip(said, found, strict=True):
             own = self._weighed(one, parts[number])
-            if not metrics.finite(own):
-                raise self._trouble(f"the loss is not finite ({own})", batches[number])
+            if not metrics.finite({name: value for name, value in own.items() if name not in measured}):
+                raise self.trouble(f"the loss is not finite ({own})", _records(batches[number]))
             for name, value in own.items():
                 values[name] += value
         if several:
             self.world.add_gradients(self.parameters.values())
             values = dict(zip(values, self.world.sums(list(values.values())), strict=True))
         positions = int(values.pop("positions"))
-        whole = list(itertools.chain(*batches))
+        whole = _records(itertools.chain(*batches))
         if not positions:
-            raise self._trouble("no position of this batch carries a loss", whole)
+            raise self.trouble("no position of this batch carries a loss", whole)
         self.learned += positions
-        norm = last.pop("grad_norm") if not several else self._clip().item()
+        norm = self._clip().item() if several else last["grad_norm"]
         if not math.isfinite(norm):
-            raise self._trouble(f"the gradient is not finite (norm {norm})", whole)
+            raise self.trouble(f"the gradient is not finite (norm {norm})", whole)
         self.optimizer.step()
-        return {**values, **last, "grad_norm": norm}
+        return {**values, "grad_norm": norm}
 
     def _clip(self) -> torch.Tensor:
         """Scale the gradient down to the recipe's largest norm; the norm it had."""
@@ -304,7 +264,7 @@ class Run:
         found = self.loss(validation)
         if not math.isfinite(found):
             raise TrainingError(
-                self._place, f"the validation loss is {found}.", "Lower training.learning_rate, or look at D_val."
+                self.place, f"the validation loss is {found}.", "Lower training.learning_rate, or look at D_val."
             )
         self.model.train()
         self.stopping.look(self.step, found, self.parameters)
@@ -317,31 +277,10 @@ class Run:
             positions.signals = {source.name: source(chosen, positions) for source in self.signals}
         return positions
 
-    @property
-    def _place(self) -> str:
-        return f"{self.folder}, step {self.step + 1} of {self.recipe.steps}"
-
-    def _trouble(self, reason: str, chosen: list[Example]) -> TrainingError:
-        ids = list(dict.fromkeys(example.record_id for example in chosen))
-        shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
-        return TrainingError(
-            self._place,
-            f"{reason}; records {shown}.",
-            "Lower training.learning_rate or raise warmup_steps, and look at these records; "
-            "earlier checkpoints and versions are untouched.",
-        )
-
-    def _log(self, speed: float, looked: dict[str, float], progress: Progress | None) -> None:
+    def _log(self, looked: dict[str, float]) -> None:
         means = self.means.take()
-        if not self.world.first:
-            return
-        row = {"step": self.step, **means, "lr": self.optimizer.param_groups[0]["lr"], "tokens": self.tokens}
-        row |= {"tokens_per_second": round(speed, 1), "elapsed": round(self.elapsed, 3), **looked}
-        row |= getattr(self.feed, "metrics", dict)()
-        with self.log.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
-        if progress is not None:
-            progress(self.step, self.recipe.steps, means["loss"])
+        if self.world.first:
+            self.write(means, {**looked, **getattr(self.feed, "metrics", dict)()})
 
     @torch.no_grad()
     def loss(self, examples: Sequence[Example]) -> float:
@@ -358,3 +297,7 @@ class Run:
                 weight += share
         total, weight = self.world.sums([total, weight])
         return total / weight if weight else math.nan
+
+
+def _records(examples: Iterable[Example]) -> list[str]:
+    return [example.record_id for example in examples]

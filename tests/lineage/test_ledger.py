@@ -1,6 +1,8 @@
 """The ledger: what a chain of digests shows by itself, what only an anchor shows, and two writers."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -8,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from storage import objects
 
 from distill_dagster.errors import StoreError
 from distill_dagster.lineage.ledger import Ledger
 from distill_dagster.records.identity import digest
+from distill_dagster.storage import atomic
 from distill_dagster.storage.names import DamagedError, json_bytes
 from distill_dagster.storage.store import Store
 
@@ -140,19 +144,77 @@ def test_other_files_are_no_entries(ledger: Ledger) -> None:
     assert ledger.problems() == [] and ledger.append("deployed")["sequence"] == COUNT
 
 
-def test_threads_write_one_chain(ledger: Ledger) -> None:
+@pytest.mark.parametrize("place", ["local", "without links", "objects"])
+def test_threads_write_one_chain(tmp_path: Path, monkeypatch, place: str) -> None:
+    """Not on fsspec's memory file system: of two threads that create a file there, both may succeed."""
+    if place == "without links":
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links here")))
+    ledger = Ledger(Store(objects.root(tmp_path) if place == "objects" else tmp_path))
+
     def write(number: int) -> None:
-        for _ in range(5):
+        for _ in range(10):
             ledger.append("promoted", writer=number)
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
     assert ledger.problems() == []
     writers = [entry["payload"].get("writer") for entry in ledger.entries()]
-    assert [writers.count(number) for number in range(4)] == [5, 5, 5, 5]
+    assert [writers.count(number) for number in range(4)] == [10, 10, 10, 10]
+
+
+def test_what_another_process_appends_to_an_object_store_is_seen(tmp_path: Path) -> None:
+    one, two = (Ledger(Store(objects.root(tmp_path, process))) for process in (1, 2))
+    one.append("promoted", pipeline="finance", alias="champion", version="0")
+    assert len(two.promotions("finance", "champion")) == 1
+    one.append("promoted", pipeline="finance", alias="champion", version="1")
+    assert len(two.promotions("finance", "champion")) == 2
+    assert two.append("deployed")["sequence"] == 2
+    assert one.append("deployed")["sequence"] == 3
+    assert one.problems() == two.problems() == []
+
+
+def test_an_entry_that_a_listing_missed_is_no_gap(tmp_path: Path, monkeypatch) -> None:
+    """As a large folder is listed on ext4 while entries come: a later one may be there, and an earlier one not."""
+    ledger = Ledger(Store(tmp_path))
+    for number in range(COUNT):
+        ledger.append("promoted", pipeline="finance", alias="champion", version=str(number))
+    anchor, whole, missed = ledger.anchor(), type(ledger.folder).iterdir, set()
+
+    def once(folder):
+        found = [entry for entry in whole(folder) if entry.name not in missed]
+        missed.clear()
+        return iter(found)
+
+    monkeypatch.setattr(type(ledger.folder), "iterdir", once)
+    promoted = ledger.promotions("finance", "champion")
+    for look, expected in (
+        (lambda: ledger.promotions("finance", "champion"), promoted),
+        (ledger.anchor, anchor),
+        (ledger.problems, []),
+    ):
+        missed.add("00000003.json")
+        assert look() == expected
+
+
+def test_an_entry_that_may_not_be_durable_is_not_written_again(tmp_path: Path, monkeypatch) -> None:
+    ledger = Ledger(Store(tmp_path))
+    ledger.append("promoted")
+
+    def fail(_folder: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(atomic, "sync_folder", fail)
+    with pytest.raises(StoreError, match=os.strerror(errno.EIO)):
+        ledger.append("deployed")
+    assert [entry["kind"] for entry in ledger.entries()] == ["promoted", "deployed"]
 
 
 WRITE = """

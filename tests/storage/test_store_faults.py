@@ -181,6 +181,20 @@ def test_of_many_writers_exactly_one_creates(tmp_path: Path, monkeypatch, links:
     assert [entry.name for entry in tmp_path.iterdir()] == ["entry.json"]
 
 
+def test_without_links_a_name_is_there_once_its_bytes_are(tmp_path: Path, monkeypatch) -> None:
+    def die(*_) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links here")))
+    path = tmp_path / "entry.json"
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr(os, "replace", die)
+        create_bytes(path, b"x")
+    assert list(tmp_path.iterdir()) == []
+    create_bytes(path, b"x")
+    assert path.read_bytes() == b"x"
+
+
 def test_making_a_folder_that_is_there_is_no_error(tmp_path: Path) -> None:
     make_folder(tmp_path / "a" / "b")
     make_folder(tmp_path / "a" / "b")

@@ -1,10 +1,12 @@
 """A step of several batches is the step of one batch as large, in value and gradient."""
 
+import itertools
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_rollouts import PLANS, fresh, recipe, rewards
 
 from distill_dagster.config.models import Recipe, identity
 from distill_dagster.training.data import Example
@@ -93,6 +95,26 @@ def test_an_objective_may_count_in_units_of_its_own(
         taken(nano_once, tokenizer, [examples[:1], examples[1:4], examples[4:9]], tmp_path),
         taken(nano_once, tokenizer, [examples[:9]], tmp_path),
     )
+
+
+def test_numbers_beside_a_value_are_of_all_batches_of_a_step(tokenizer, examples, chats, tmp_path: Path) -> None:
+    import torch
+
+    from distill_dagster.training.trainer import Run
+
+    def run() -> Run:
+        model = fresh(tokenizer)
+        with torch.no_grad():
+            model.get_input_embeddings().weight.mul_(8)  # so that answers differ in how sure they are
+        own = recipe(4, PLANS["grpo"], batch_tokens=160, accumulate=2)
+        return Run(model, tokenizer, examples, own, tmp_path, rewards=rewards(chats))
+
+    parts = run()
+    batches = list(itertools.islice(parts.feed.batches(0), 2))
+    found, last, whole = (run()._update(given) for given in (batches, batches[1:], [[*batches[0], *batches[1]]]))
+    assert list(found) == list(whole) == ["loss", "grpo", "entropy", "clipped", "kl_sampled", "kl", "grad_norm"]
+    assert found == pytest.approx(whole, rel=1e-5, abs=1e-6)
+    assert last["entropy"] != pytest.approx(whole["entropy"], rel=1e-3)
 
 
 class Stop(Exception):

@@ -155,13 +155,14 @@ def test_what_a_clip_takes_away() -> None:
     value = term(given_)
     assert torch.autograd.grad(value, states)[0].abs().max() == 0
     assert value.item() == pytest.approx((-1.2 + 0.8) / 2, abs=1e-5)
-    assert term.metrics["clipped"] == 1 and term.metrics["kl_sampled"] > 0
-    assert 0 < term.metrics["entropy"] <= math.log(VOCABULARY) and "kl" not in term.metrics
+    assert given_.measures["clipped"] == 1 and given_.measures["kl_sampled"] > 0
+    assert 0 < given_.measures["entropy"] <= math.log(VOCABULARY)
+    assert set(given_.measures) == set(term.measures) == {"entropy", "clipped", "kl_sampled"}
     # The other way round the policy is far behind, and both push it.
     given_ = positions(torch.float32, states, head)
     given_.examples = [Rollout(**{**vars(one), "advantage": -one.advantage}) for one in moved]
     assert torch.autograd.grad(term(given_), states)[0].abs().min(1).values.max() > 0
-    assert term.metrics["clipped"] == 0
+    assert given_.measures["clipped"] == 0
 
 
 def test_records_have_their_cross_entropy() -> None:

@@ -38,8 +38,8 @@ class Positions:
             never hold all logits; None where `hidden` holds logits already.
         signals: What is known beside the text, by where it comes from: `stored`, `live` and `aligned` are a teacher's
             probabilities, `reference` the log-probability of each example under the student before training.
-        measures: What a term found beside its value and wants in `metrics.jsonl`, under the names that its class lists
-            in `measures`; means over the same as its value.
+        measures: What a term found beside its value and wants in `metrics.jsonl`, under the names that it lists in
+            `measures`; means over the same as its value.
         layers: What the student's layers said about all positions of the batch; None where no term asks.
     """
 
@@ -100,7 +100,8 @@ class Objective(Protocol):
     probabilities says so in `need`; one that learns from a teacher's layers has a method `bind`
     (`distill_dagster.training.features`); one that learns from other batches than the records themselves names them in
     `feed` (`distill_dagster.training.feeds`); one that compares itself with the student before training sets
-    `reference` (`distill_dagster.training.reference`).
+    `reference` (`distill_dagster.training.reference`); one that tells more numbers than its value names them in
+    `measures` and puts them into `Positions.measures`.
     """
 
     def __call__(self, positions: Positions) -> torch.Tensor:

@@ -57,8 +57,7 @@ class Objective:
             one.kl > 0,
         )
         self.plan = Plan(sampling, one.group, judging=judging)
-        #: Of the last batch: entropy, divergences, share of clipped tokens.
-        self.metrics: dict[str, float | torch.Tensor] = {}
+        self.measures = ("entropy", "clipped", "kl_sampled", *(["kl"] if one.kl else []))
 
     def __call__(self, positions: Positions) -> torch.Tensor:
         """The term's value."""
@@ -78,14 +77,14 @@ class Objective:
         free, held = ratio * advantage, ratio.clamp(low, high) * advantage
         losses = -torch.minimum(free, held)
         with torch.no_grad():
-            self.metrics = {
+            positions.measures |= {
                 "entropy": _mean(-(every.exp() * every).sum(-1), positions),
                 "clipped": _mean((held < free).float(), positions),
                 "kl_sampled": _mean(_k3(said, old), positions),
             }
         if self.params.kl:
             apart = _k3(said, _by_token(positions, "reference"))
-            self.metrics["kl"] = _mean(apart.detach(), positions)
+            positions.measures["kl"] = _mean(apart.detach(), positions)
             losses = losses + self.params.kl * apart
         return (losses * positions.weights).sum() / positions.total
 

@@ -8,9 +8,7 @@ where the last one ended.
 
 from __future__ import annotations
 
-import json
 import math
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,11 +18,10 @@ import torch
 from distill_dagster.config.models import Recipe
 from distill_dagster.errors import TrainingError
 from distill_dagster.records.identity import digest
-from distill_dagster.training import memory, metrics, resuming
+from distill_dagster.training import memory, resuming
 from distill_dagster.training.data import Example
 from distill_dagster.training.determinism import settled
-from distill_dagster.training.optimizer import adamw
-from distill_dagster.training.schedule import rate
+from distill_dagster.training.frame import Frame, Progress
 from distill_dagster.training.trl import library
 from distill_dagster.training.world import World, device
 
@@ -32,7 +29,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from distill_dagster.training.rewards import Rewards
-    from distill_dagster.training.trainer import Progress
 
 
 class Peer(Protocol):
@@ -106,8 +102,8 @@ def train(
         return summary
 
 
-class Run:
-    """One run of `train`; it has what `resuming` writes and reads of a run."""
+class Run(Frame):
+    """One run of `train`."""
 
     def __init__(
         self,
@@ -119,16 +115,10 @@ class Run:
         rewards: Rewards | None,
         world: World,
     ) -> None:
-        self.model, self.tokenizer, self.examples = model, tokenizer, examples
-        self.recipe, self.folder, self.rewards, self.world = recipe, folder, rewards, world
-        self.signals, self.stopping = (), None
-        self.parameters = {name: entry for name, entry in model.named_parameters() if entry.requires_grad}
-        self.optimizer = adamw(model, self.parameters.values(), recipe)
-        self.log, self.means = folder / metrics.FILE, metrics.Means()
-        self.step = self.tokens = self.learned = 0
-        self.elapsed = self.loss = 0.0
+        super().__init__(model, examples, recipe, folder, world, rewards=rewards)
+        self.tokenizer, self.loss = tokenizer, 0.0
         self.feed = _peer(self)
-        self.fingerprint = resuming.fingerprint(self)  # pyright: ignore[reportArgumentType]
+        self.prepare()
 
     def go(self, progress: Progress | None) -> dict[str, Any]:
         """Train to the end, and say how it went."""
@@ -147,28 +137,13 @@ class Run:
             optimizers=(self.optimizer, torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda _: 1.0)),
         )
         trainer.remove_callback(PrinterCallback)
-        resumed = resuming.resume(self)  # pyright: ignore[reportArgumentType]
+        resumed = resuming.resume(self)
         trainer.args.max_steps = recipe.steps - self.step
-        self.started = self.since = time.perf_counter()
-        self.started -= self.elapsed
-        self.logged = self.tokens
+        self.start()
         trainer.train()
         self.model.eval()
-        rows = metrics.read(self.log)
         return {
-            "steps": self.step,
-            "first_loss": rows[0]["loss"],
-            "loss": rows[-1]["loss"],
-            "examples": len(self.examples),
-            "epochs": self.tokens / sum(len(example.ids) for example in self.examples),
-            "tokens": self.tokens,
-            "answer_tokens": self.learned,
-            "parameters": sum(entry.numel() for entry in self.parameters.values()),
-            "seconds": self.elapsed,
-            "tokens_per_second": self.tokens / max(self.elapsed, 1e-9),
-            "resumed_from": resumed,
-            "forward": "trl",
-            "device": str(self.world.device),
+            **self.summary(resumed, "trl"),
             "trainer": f"trl {library.version()}",
             **self.feed.summary(),
         }
@@ -203,16 +178,14 @@ class Run:
 
     def begin(self) -> None:
         """Before a step: its rate, and random numbers that the seed and the step alone decide."""
-        recipe = self.recipe
-        for group in self.optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * rate(recipe.schedule, self.step, recipe.steps, recipe.warmup_steps)
-        torch.manual_seed(int(digest([recipe.seed, self.step])[:15], 16))
-        self.lr, self.loss = self.optimizer.param_groups[0]["lr"], 0.0
+        self.set_rate()
+        torch.manual_seed(int(digest([self.recipe.seed, self.step])[:15], 16))
+        self.loss = 0.0
 
     def learn(self, loss: float) -> None:
         """Count one batch's share of a step's loss. Raises TrainingError where it is not finite."""
         if not math.isfinite(loss):
-            raise self._trouble(f"the loss is not finite ({loss})")
+            raise self._stopped(f"the loss is not finite ({loss})")
         self.loss += loss
 
     def clipped(self) -> None:
@@ -220,46 +193,29 @@ class Run:
         gradients = [entry.grad for entry in self.parameters.values() if entry.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients).item()
         if not math.isfinite(norm):
-            raise self._trouble(f"the gradient is not finite (norm {norm})")
+            raise self._stopped(f"the gradient is not finite (norm {norm})")
 
     def ended(self) -> bool:
         """After a step; whether it is logged."""
         tokens, learned = self.feed.took(self.step)
-        self.step, self.tokens, self.learned = self.step + 1, self.tokens + tokens, self.learned + learned
-        self.elapsed = time.perf_counter() - self.started
-        self.means.add({"loss": self.loss})
-        return self.step in (1, self.recipe.steps) or self.step % self.recipe.log_every == 0 or self._due
+        self.learned += learned
+        self.count(tokens, {"loss": self.loss})
+        return self.to_log or self._due
 
     @property
     def _due(self) -> bool:
         """Whether a checkpoint stands here. It stands behind a logged step, since TRL keeps what is not logged yet."""
-        wanted = self.step % self.recipe.checkpoint_every == 0 and self.step < self.recipe.steps
-        return wanted and self.feed.whole_steps(self.step)
+        return self.to_save and self.feed.whole_steps(self.step)
 
     def told(self, logs: Mapping[str, float]) -> None:
         """Write what TRL says of a logged step, and a checkpoint where it is time."""
-        now, loss = time.perf_counter(), self.means.take()["loss"]
-        speed = (self.tokens - self.logged) / max(now - self.since, 1e-9)
-        row: dict[str, Any] = {"step": self.step, "loss": loss, **self.feed.row(logs, loss)}
-        row |= {"grad_norm": float(logs["grad_norm"]), "lr": self.lr, "tokens": self.tokens}
-        row |= {"tokens_per_second": round(speed, 1), "elapsed": round(self.elapsed, 3)}
-        with self.log.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
-        if self.progress is not None:
-            self.progress(self.step, self.recipe.steps, loss)
-        self.since, self.logged = now, self.tokens
+        loss = self.means.take()["loss"]
+        self.write({"loss": loss, **self.feed.row(logs, loss), "grad_norm": float(logs["grad_norm"])}, {})
         if self._due:
-            resuming.save(self)  # pyright: ignore[reportArgumentType]
+            resuming.save(self)
 
-    def _trouble(self, reason: str) -> TrainingError:
-        ids = list(dict.fromkeys(self.feed.records(self.step)))
-        shown = f"; records {', '.join(ids[:8])}" + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
-        return TrainingError(
-            f"{self.folder}, step {self.step + 1} of {self.recipe.steps}",
-            f"{reason}{shown if ids else ''}.",
-            "Lower training.learning_rate or raise warmup_steps, and look at the data; "
-            "earlier checkpoints and versions are untouched.",
-        )
+    def _stopped(self, reason: str) -> TrainingError:
+        return self.trouble(reason, self.feed.records(self.step))
 
 
 def follow(run: Run) -> Any:
