@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill_dagster.config import paths
+from distill_dagster.config import detector_checks, paths
 from distill_dagster.config.load import ProjectConfig, examine
 from distill_dagster.config.problems import Key, Problem, dotted, relative
 from distill_dagster.config.yaml_reader import Document, read
@@ -19,11 +19,12 @@ def check(config_dir: Path, domains: Any = None, files: bool = True) -> list[Pro
     Args:
         config_dir: Folder with YAML files.
         domains: What `domains.registry.discover` found; found anew where left out.
-        files: Look as well whether the data files, tokenizers and model folders that are named are there.
+        files: Look as well whether the data files, tokenizers and model folders that are named are there, and
+            build the detectors that are named.
     """
     project, problems = examine(config_dir, domains)
     if files:
-        problems += _absent(project)
+        problems += [*_absent(project), *_detectors(project)]
     return sorted(set(problems))
 
 
@@ -32,6 +33,16 @@ def render(problems: Sequence[Problem], config_dir: Path) -> str:
     if not problems:
         return f"{relative(Path(config_dir))}: no problems."
     return "\n".join([*map(str, problems), f"{len(problems)} problem{'s' if len(problems) > 1 else ''}."])
+
+
+def _detectors(project: ProjectConfig) -> Iterator[Problem]:
+    configs = {"source": project.sources, "pipeline": project.pipelines}
+    for (kind, name), path in project.files.items():
+        for key, options in detector_checks.named(configs.get(kind, {}).get(name)):
+            document = read(project.folder / path.relative_to(project.folder.absolute()))
+            found = detector_checks.problem(key, options, document) if isinstance(document, Document) else None
+            if found is not None:
+                yield found
 
 
 def _absent(project: ProjectConfig) -> Iterator[Problem]:

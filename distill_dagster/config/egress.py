@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from distill_dagster.config.strict import Strict
+from distill_dagster.config.detector import DetectorOptions
+from distill_dagster.config.strict import Strict, identity, later
 
 #: Weights on this machine; a server that the owner of the data runs; anybody else's.
 EndpointClass = Literal["local", "own_network", "third_party"]
@@ -39,6 +40,10 @@ class EgressOptions(Strict):
         default_factory=dict, description="Where records under one licence may be sent, where that is narrower"
     )
     pii: ByClass = Field(default_factory=ByClass, description="Personal data: send, mask or refuse")
+    detector: DetectorOptions | None = later(
+        None,
+        description="presidio beside the built-in patterns, where personal data is masked or refused",
+    )
     secrets: ByClass = Field(
         default_factory=lambda: ByClass(own_network="mask"), description="Keys and passwords: send, mask or refuse"
     )
@@ -54,6 +59,7 @@ class Policy:
         barred: Licences whose records may not.
         pii: What happens to questions with personal data.
         secrets: What happens to questions with secrets.
+        detector: What finds personal data beside the built-in patterns, where it is not sent as it is.
     """
 
     endpoint: EndpointClass
@@ -61,6 +67,7 @@ class Policy:
     barred: tuple[str, ...]
     pii: Action
     secrets: Action
+    detector: DetectorOptions | None = None
 
     def identity(self) -> dict[str, Any]:
         """What of it can change a question or an answer; empty where every question is sent as it is."""
@@ -72,6 +79,8 @@ class Policy:
         for name in ("pii", "secrets"):
             if getattr(self, name) != "send":
                 said[name] = getattr(self, name)
+        if self.detector is not None:
+            said["detector"] = identity(self.detector)
         return said
 
 
@@ -83,6 +92,7 @@ def policy(options: EgressOptions, endpoint: EndpointClass) -> Policy:
         barred=tuple(sorted(name for name, classes in options.licences.items() if endpoint not in classes)),
         pii=getattr(options.pii, endpoint),
         secrets=getattr(options.secrets, endpoint),
+        detector=options.detector if getattr(options.pii, endpoint) != "send" else None,
     )
 
 

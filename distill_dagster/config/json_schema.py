@@ -26,6 +26,8 @@ def schema() -> dict[str, Any]:
             # A bare name stands for a block without parameters.
             name = definition["properties"]["name"]
             definitions["Block"] = {"anyOf": [{"type": "string", "description": name["description"]}, definition]}
+        elif definition.get("title") == "DetectorOptions":
+            definitions["DetectorOptions"] = {"anyOf": [{"enum": ["presidio"]}, definition]}
         elif definition.get("title") == "TeachersOptions":
             # A bare list is short for `weights`.
             weighted = {"type": "array", "items": {"$ref": "#/$defs/WeightedTeacher"}}

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from distill_dagster.config.models import Strict
 from distill_dagster.filtering.base import KEEP, Batch, Context, Look, RuleBase
-from distill_dagster.privacy.mask import Masker, find
+from distill_dagster.privacy.mask import Detector, Masker, find
 from distill_dagster.records.messages import text_of
 
 #: Columns of a candidate that hold text beside its messages.
@@ -27,6 +27,8 @@ class PrivateRule(RuleBase):
         kinds: list[str] | None = Field(default=None, min_length=1, description="Only these kinds, such as EMAIL")
 
     params: Params
+    #: Finds more than the built-in patterns.
+    detector: Detector | None = None
 
     def wanted(self, kind: str) -> bool:
         """Whether the rule is about a kind."""
@@ -41,7 +43,7 @@ class PrivateRule(RuleBase):
     def _one(self, row: Mapping[str, Any]) -> Look:
         found: Counter[str] = Counter()
         for text in dict.fromkeys(_texts(row)):
-            found.update(one.kind for one in find(text, self.wanted))
+            found.update(one.kind for one in find(text, self.wanted, self.detector))
         if not found:
             return KEEP
         detail = ", ".join(f"{kind}: {count}" for kind, count in sorted(found.items()))
@@ -57,7 +59,7 @@ class PrivateRule(RuleBase):
         value as here: values are numbered by their first place in the input both times.
         """
         asked = [entry for entry in row["messages"] or () if entry["role"] != "assistant"]
-        masker = Masker([text_of(asked)], self.wanted)
+        masker = Masker([text_of(asked)], self.wanted, self.detector)
         messages = [
             {**entry, "parts": [{**part, "text": _masked(masker.mask, part["text"])} for part in entry["parts"]]}
             for entry in row["messages"] or ()

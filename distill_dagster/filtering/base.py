@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -166,11 +166,12 @@ class RuleBase:
     """What rule classes share.
 
     Attributes:
-        version: Bumped by a person when the rule's verdicts change.
+        version: Bumped by a person when the rule's verdicts change. A rule that finds by what is installed
+            says so in it once it has looked.
         Params: What the YAML block may say; unknown keys are refused.
     """
 
-    version: ClassVar[str] = "1"
+    version: str = "1"
 
     class Params(Strict):
         """No parameters."""

@@ -91,9 +91,14 @@ def versions(blocks: Sequence[Block]) -> dict[str, str]:
 
 
 def outside(blocks: Sequence[Block], folder: Path | None = None) -> dict[str, Any]:
-    """Identity of what the rules read beside the records, by rule; nothing for most."""
-    found = {name: dict(rule.outside(folder)) for name, rule in load_rules(blocks)}
-    return {name: entry for name, entry in found.items() if entry}
+    """Identity of what the rules read beside the records, by rule; nothing for most. A second of a name is numbered."""
+    found: dict[str, Any] = {}
+    for name, rule in load_rules(blocks):
+        entry = dict(rule.outside(folder))
+        if entry:
+            more = sum(known.partition("#")[0] == name for known in found)
+            found[f"{name}#{more + 1}" if more else name] = entry
+    return found
 
 
 def run(candidates: pa.Table, rules: Sequence[Block], mode: Literal["first", "all"], context: Context) -> Outcome:

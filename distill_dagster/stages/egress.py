@@ -8,10 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from distill_dagster.config.egress import endpoint_class, policy
+from distill_dagster.config.egress import Policy, endpoint_class, policy
 from distill_dagster.knowledge.base import Question
 from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
+from distill_dagster.privacy import presidio
 from distill_dagster.privacy.mask import VERSION
 from distill_dagster.records import tables
 from distill_dagster.stages.context import PipelineContext
@@ -27,7 +28,15 @@ NOT_SENT = CallInfo(key="", reused=False, sent_at="", received_at="")
 
 def gate(pipeline: PipelineContext, local: bool = False) -> Gate:
     """The gate between a pipeline's source and its teacher, or a model on this machine."""
-    return Gate(policy(pipeline.source.config.egress, "local" if local else endpoint_class(pipeline.teacher)))
+    here = _policy(pipeline, local)
+    if here.detector is None:
+        return Gate(here)
+    folder = pipeline.source.folder
+    return Gate(here, presidio.detector(here.detector, folder), presidio.identity(here.detector, folder))
+
+
+def _policy(pipeline: PipelineContext, local: bool = False) -> Policy:
+    return policy(pipeline.source.config.egress, "local" if local else endpoint_class(pipeline.teacher))
 
 
 def identity(pipeline: PipelineContext) -> dict[str, Any]:
@@ -35,8 +44,22 @@ def identity(pipeline: PipelineContext) -> dict[str, Any]:
     if pipeline.panel:
         each = {member.teacher.name: identity(member).get("egress") for member in pipeline.panel}
         return {"egress": each} if any(each.values()) else {}
-    said = gate(pipeline).policy.identity()
+    said = _policy(pipeline).identity()
     return {"egress": {**said, "finds": VERSION}} if said else {}
+
+
+def outside(pipeline: PipelineContext) -> dict[str, Any]:
+    """Identity of the detector that questions pass beside the built-in patterns; empty where there is none.
+
+    Raises:
+        DetectorError: It, or its model, is not installed.
+    """
+    # All teachers of a pipeline stand before the same source.
+    for member in pipeline.asked:
+        options = _policy(member).detector
+        if options is not None:
+            return {"detector": presidio.identity(options, pipeline.source.folder)}
+    return {}
 
 
 def origins(

@@ -57,6 +57,7 @@ def node(pipeline: PipelineContext) -> Node:
             **egress.identity(pipeline),
             **panel.described(pipeline, {member.teacher.name: _manner(member) for member in pipeline.panel}),
         },
+        outside=lambda: egress.outside(pipeline),
         make=lambda job: make(job, pipeline),
         title="Scores of student, control and teacher, with intervals and the gap closed",
     )

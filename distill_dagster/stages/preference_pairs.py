@@ -61,9 +61,15 @@ def node(pipeline: PipelineContext) -> Node:
             "mode": pipeline.config.filtering_mode,
             "tasks": pipeline.known_tasks,
         },
+        outside=lambda: engine.outside(_rules(pipeline), pipeline.folder),
         make=lambda job: make(job, pipeline),
         title="Pairs of a better and a worse answer, with a decision for every comparison",
     )
+
+
+def _rules(pipeline: PipelineContext) -> list[Block]:
+    """The pipeline's rules that look at pairs."""
+    return [block for block in pipeline.config.filtering if block.name not in (*COPIES, *READ)]
 
 
 def make(job: Job, pipeline: PipelineContext) -> None:
@@ -84,7 +90,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         ratings=ratings.read(job.inputs["outputs"]),
     )
     won = [row for row in rows if row["verdict"] == "ok"]
-    rules = [block for block in pipeline.config.filtering if block.name not in (*COPIES, *READ)]
+    rules = _rules(pipeline)
     chosen = _looks(won, True, rules, pipeline, context)
     rejected = _looks(won, False, [block for block in rules if block.name not in QUALITY], pipeline, context)
     inheritance = Inheritance(context.seeds.values())

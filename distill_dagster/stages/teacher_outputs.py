@@ -58,6 +58,7 @@ def node(pipeline: PipelineContext) -> Node:
             **panel.described(pipeline, {member.teacher.name: _manner(member) for member in pipeline.panel}),
             **ratings.identity(pipeline),
         },
+        outside=lambda: egress.outside(pipeline),
         make=lambda job: make(job, pipeline),
         title="The teacher's answers on D_U, with every call",
     )

@@ -8,11 +8,12 @@ with the call. One that is refused reaches neither the journal nor the teacher.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from distill_dagster.config.egress import Policy
-from distill_dagster.privacy.mask import VERSION, Masker, find, is_secret
+from distill_dagster.privacy.mask import VERSION, Detector, Masker, find, is_secret
 from distill_dagster.records.identity import digest
 from distill_dagster.teachers.base import Request, Response
 
@@ -41,14 +42,23 @@ class Look:
 class Gate:
     """The gate of one source before one teacher.
 
+    Args:
+        policy: The source's terms.
+        detector: Finds personal data beside the built-in patterns.
+        finds: Identity of the detector.
+
     Attributes:
         policy: The source's terms for the teacher's class of endpoint.
         version: Digest of the policy and of what is found: 16 hex digits.
     """
 
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-        said = {"endpoint": policy.endpoint, "policy": policy.identity(), "finds": VERSION}
+    def __init__(
+        self, policy: Policy, detector: Detector | None = None, finds: Mapping[str, Any] | None = None
+    ) -> None:
+        self.policy, self._detector = policy, detector
+        said: dict[str, Any] = {"endpoint": policy.endpoint, "policy": policy.identity(), "finds": VERSION}
+        if finds is not None:
+            said["detector"] = dict(finds)
         self.version = digest(said)[:16]
 
     def look(self, request: Request, licences: Collection[str | None] | None) -> Look:
@@ -60,7 +70,7 @@ class Gate:
                 barred as soon as any is.
         """
         texts = [text for message in request.messages for name, text in message.items() if name != "role"]
-        found = Counter(one.kind for text in texts for one in find(text))
+        found = Counter(one.kind for text in texts for one in find(text, detector=self._detector))
         findings = dict(sorted(found.items()))
         policy = self.policy
         if not policy.allowed:
@@ -75,7 +85,7 @@ class Gate:
         masked = [sort for sort, action in actions.items() if sorts[sort] and action == "mask"]
         if not masked:
             return Look("send", "allowed" if found else None, findings, request)
-        masker = Masker(texts, lambda kind: actions["secrets" if is_secret(kind) else "pii"] == "mask")
+        masker = Masker(texts, lambda kind: actions["secrets" if is_secret(kind) else "pii"] == "mask", self._detector)
         messages = tuple(
             {name: text if name == "role" else masker.mask(text) for name, text in message.items()}
             for message in request.messages
