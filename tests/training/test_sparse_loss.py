@@ -202,6 +202,58 @@ def test_tiles_and_a_live_top_k_change_nothing(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_blocks_of_a_tile_change_nothing(kind: str, rows: int, monkeypatch) -> None:
+    import torch
+
+    from distill_dagster.training.losses import tiles
+    from distill_dagster.training.losses.targets import Live
+
+    case = Case(kind=kind, rows=11, hard=0.25, temperature=1.5, bias=True)
+    given = tensors(case, torch.float64)
+    said = given["teacher"].clone()
+    ways = [None, *(Live(given["teacher"], None, case.vocabulary, temperature=1.5, k=k) for k in (case.k, 0))]
+    whole = [fast(case, given, targets, 1 << 20) for targets in ways]
+    expected = [gradients(loss, given) for loss in whole]
+    monkeypatch.setattr(tiles, "BLOCK", rows * case.vocabulary * 8)
+    for targets, loss, grads in zip(ways, whole, expected, strict=True):
+        again = fast(case, given, targets, 1 << 20)
+        assert again.item() == pytest.approx(loss.item(), rel=1e-13)
+        for one, other in zip(gradients(again, given), grads, strict=True):
+            same(one, other, 1e-13, 1e-13)
+    assert torch.equal(given["teacher"], said)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_whole_vocabulary_is_held_twice_and_no_more(kind: str) -> None:
+    """A tile of the student's logits and one of the teacher's; all else is made for a block of rows."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from distill_dagster.training.losses import tiles
+    from distill_dagster.training.losses.targets import Live
+
+    case = Case(kind=kind, rows=256, vocabulary=32_000, hard=0.5, temperature=2.0)
+    given = tensors(case, torch.float32)
+    large = case.rows * case.vocabulary * 4
+    held: dict[int, int] = {}
+
+    class Made(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            for part in out if isinstance(out, (tuple, list)) else [out]:
+                if isinstance(part, torch.Tensor) and part.untyped_storage().nbytes() > tiles.BLOCK:
+                    held[part.untyped_storage().data_ptr()] = part.untyped_storage().nbytes()
+            return out
+
+    made = torch.Generator().manual_seed(0)
+    states, head = (torch.randn(size, case.width, generator=made) for size in (case.rows, case.vocabulary))
+    with Made():
+        fast(case, given, Live(states, head, case.vocabulary), large).backward()
+    assert sorted(held.values()) == [large, large]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_eight_small_steps_are_one_large_one(kind: str) -> None:
     import torch
 

@@ -20,7 +20,7 @@ import torch
 
 from distill_dagster.training.losses.divergences import Divergence
 from distill_dagster.training.losses.targets import Targets, Tile, TopK
-from distill_dagster.training.losses.tiles import add_product, product
+from distill_dagster.training.losses.tiles import add_product, block_rows, product
 from distill_dagster.training.losses.tiles import tile_bytes as default_tile
 
 #: Kinds of devices whose tiles go through kernels; a test adds the CPU, for Triton's interpreter.
@@ -124,7 +124,7 @@ class _SparseLoss(torch.autograd.Function):
             kernels = _kernels(logits) if given[0] is not None else None
             made = logits
             if kernels is None:
-                value, cross = _to_gradient(logits, rows.labels[part], given, mix, share, wanted)
+                value, cross = _by_blocks(logits, rows.labels[part], given, mix, share, wanted)
             else:
                 # The bias's gradient is a sum over rows, which is taken before anything is rounded.
                 dtype = kept if head is None or for_bias else head.dtype
@@ -197,6 +197,23 @@ def _logits(states: torch.Tensor, head: torch.Tensor | None, bias: torch.Tensor 
         product(states.to(head.dtype), head.t(), out)
     if bias is not None:
         out += bias
+
+
+def _by_blocks(
+    logits: torch.Tensor, labels: torch.Tensor, given: Tile, mix: Mix, share: torch.Tensor, wanted: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`_to_gradient`, some rows after the other: what lies between two passes then stays in the cache, and is small."""
+    rows = block_rows(logits)
+    if rows >= len(logits):
+        return _to_gradient(logits, labels, given, mix, share, wanted)
+    found = []
+    for start in range(0, len(logits), rows):
+        part = slice(start, start + rows)
+        ids, log_p, log_rest = (None if entry is None else entry[part] for entry in given)
+        assert log_p is not None
+        found.append(_to_gradient(logits[part], labels[part], (ids, log_p, log_rest), mix, share[part], wanted))
+    values, crosses = zip(*found, strict=True)
+    return torch.cat(values), torch.cat(crosses)
 
 
 def _to_gradient(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
 from distill_dagster.models.placing import placed
+from distill_dagster.training.losses.tiles import block_rows
 
 #: Token ids R × K (None: the whole vocabulary, in order), log-probabilities R × K, and of the rest, R (None: no rest).
 Tile = tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None]
@@ -75,10 +77,22 @@ class Live:
             logits = _wide(states.to(self.head.dtype) @ self.head[:size].t())
             if self.bias is not None:
                 logits += self.bias[:size]
-        log_p = torch.log_softmax(logits / self.temperature if self.temperature != 1 else logits, -1)
         if not 0 < self.k < size:
+            log_p = torch.empty_like(logits) if self.head is None else logits  # Given logits are not ours to spoil.
+            for part in _blocks(logits):
+                log_p[part] = self._log_probs(logits[part])
             return None, log_p, None
-        return top_k(log_p, self.k)
+        found = [top_k(self._log_probs(logits[part]), self.k) for part in _blocks(logits)]
+        ids, values, rest = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return ids, values, rest
+
+    def _log_probs(self, logits: torch.Tensor) -> torch.Tensor:
+        return torch.log_softmax(logits / self.temperature if self.temperature != 1 else logits, -1)
+
+
+def _blocks(values: torch.Tensor) -> Iterator[slice]:
+    rows = block_rows(values)
+    return (slice(start, start + rows) for start in range(0, max(1, len(values)), rows))
 
 
 def _wide(values: torch.Tensor) -> torch.Tensor:

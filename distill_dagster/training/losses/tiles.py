@@ -15,6 +15,9 @@ import torch
 SMALLEST, LARGEST = 16 << 20, 256 << 20
 #: On a GPU they take this share of its memory, within these bounds: the same on every run, whatever else lies there.
 GPU_SHARE, GPU_SMALLEST, GPU_LARGEST = 1 / 256, 64 << 20, 1 << 30
+#: So many bytes of a tile's logits at a time are turned into a gradient. That takes about ten copies of them, which a
+#: CPU's last cache has room for.
+BLOCK, GPU_BLOCK = 1 << 20, 128 << 20
 
 
 def tile_bytes(device: torch.device, layer: int) -> int:
@@ -23,6 +26,12 @@ def tile_bytes(device: torch.device, layer: int) -> int:
         return min(max(layer // 2, SMALLEST), LARGEST)
     whole = torch.cuda.get_device_properties(device).total_memory
     return min(max(int(whole * GPU_SHARE), GPU_SMALLEST), GPU_LARGEST)
+
+
+def block_rows(values: torch.Tensor) -> int:
+    """How many rows of a tile are worked on at a time."""
+    block = GPU_BLOCK if values.is_cuda else BLOCK
+    return max(1, block // (values.shape[1] * values.element_size()))
 
 
 def product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> None:
