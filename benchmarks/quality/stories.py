@@ -14,12 +14,17 @@ Two numbers a held-out story, in nats a token, over the whole vocabulary, behind
 Arms differ in the objective alone: `sft` is the cross-entropy of the teacher's samples, which is sequence-level
 distillation (Kim & Rush 2016); the others are `divergence` with the teacher in memory, and `gkd` (Agarwal et al. 2024),
 half of whose batches are the student's own samples. Steps and tokens a step are the same.
+
+Where a student gives a token next to nothing, all of them but `sft` and `forward` have next to no gradient, so from
+nothing they learn slowly. `then_reverse` and its like begin as the papers do: half of the steps are `sft`, at the rate
+that suits it, and the other half the objective, whose rate is tried for itself.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,21 +49,28 @@ ARMS: dict[str, dict[str, Any]] = {
     # 25 samples of 16 + 64 tokens fill the batch that 8 stories do.
     "gkd": {"gkd": {"on_policy": 0.5, "kind": "reverse", "prompts": 25, "max_new_tokens": 64}},
 }
+#: The student after half of the steps of `sft`, from which the arms of that name go on.
+START, THEN = "start", "then_"
+LATER = tuple(THEN + arm for arm in ARMS if arm != "sft")
 MEASURES = {"forward": "KL(teacher ‖ student), its samples", "reverse": "KL(student ‖ teacher), own samples"}
-RATES = (5e-3, 1e-2, 2e-2)
+#: From nothing, and of a student that knows something.
+RATES, LATER_RATES = (5e-3, 1e-2, 2e-2), (1.25e-3, 2.5e-3, 5e-3)
 #: Tokens of a story that are given, and most tokens that a student goes on for.
 OPENING, ROOM = 16, 64
 STEPS, BATCH_TOKENS, LENGTH = 300, 2048, 256
-TUNING_SEED = 1000
+TUNING_SEED, LATER_SEED = 1000, 500
 
 
 def cells(options: dict[str, Any]) -> list[Cell]:
     """Trials of every arm, then its seeds, all arms of one before the next."""
+    tried = {arm: tuple(cell.name for cell in trials(PART, arm, 0)) for arm in (*ARMS, *LATER)}
+    begun = Cell(PART, START, 0, TUNING, needs=tried[BASELINE])
     found = [cell for arm in ARMS for cell in trials(PART, arm, 0)]
+    found += [begun, *(cell for arm in LATER for cell in trials(PART, arm, 0, [begun.name]))]
     for seed in range(int(options["seeds"])):
-        for arm in ARMS:
-            needs = tuple(name_of(PART, arm, 0, TUNING, trial) for trial in range(len(RATES)))
-            found.append(Cell(PART, arm, 0, seed, needs=needs))
+        found += [Cell(PART, arm, 0, seed, needs=tried[arm]) for arm in ARMS]
+        begun = Cell(PART, START, 0, seed, needs=tried[BASELINE])
+        found += [begun, *(Cell(PART, arm, 0, seed, needs=(*tried[arm], begun.name)) for arm in LATER)]
     return found
 
 
@@ -94,24 +106,31 @@ def run(study: Study, cell: Cell) -> dict[str, Any]:
         Example(f"story {place}", ids, [0.0] * OPENING + [1.0] * (len(ids) - OPENING))
         for place, ids in enumerate(texts("train"))
     ]
-    steps = max(2, round(STEPS * study.options["scale"]))
+    later, arm = cell.arm in LATER, BASELINE if cell.arm == START else cell.arm.removeprefix(THEN)
+    steps = max(2, round(STEPS * study.options["scale"]) // (2 if later or cell.arm == START else 1))
+    # What is begun with is trained at the rate that the trials chose for `sft`, in a trial as well.
+    chosen = Cell(PART, BASELINE, 0) if cell.arm == START else cell
     recipe = Recipe(
-        objective=ARMS[cell.arm],
+        objective=ARMS[arm],
         steps=steps,
         batch_tokens=BATCH_TOKENS,
-        learning_rate=study.rate(cell, RATES),
+        learning_rate=study.rate(chosen, LATER_RATES if later else RATES),
         warmup_steps=min(20, steps // 2),
         max_length=LENGTH,
-        seed=seed,
+        seed=seed + (LATER_SEED if later else 0),  # Other batches than it began with.
         device=study.options["device"],
     )
     signals = []
-    if cell.arm != "sft":
+    if arm != BASELINE:
         teacher = LiveTeacher(teacher_folder(), tokenizer)
         teacher.model.to(device(recipe.device))
         signals.append(teacher)
-    student = build("nano", tokenizer, seed)
+    begun = study.model(name_of(PART, START, 0, cell.seed))
+    student = folder.load_model(begun) if later else build("nano", tokenizer, seed)
     summary = train(student, tokenizer, examples, recipe, study.work(cell.name), signals=signals)
+    if cell.arm == START:
+        shutil.rmtree(begun, ignore_errors=True)
+        folder.save(student, tokenizer, begun)
     teacher_model, found = folder.load_model(teacher_folder()), {}
     part = "validation" if cell.seed == TUNING else "test"
     scores = measure(teacher_model, student, tokenizer, texts(part))
@@ -198,12 +217,13 @@ def table(study: Study, options: dict[str, Any]) -> str:
         "stories260K (0.26 M) into a student of 0.12 M from nothing. Every text is the teacher's own: there is **no",
         "independent text**, and no number here says that a story is good. Nats a token over the whole vocabulary,",
         "lower is nearer; 95 % intervals over stories and seeds; differences are paired with `sft` at the same budget.",
-        "Learning rates were chosen on D_val by the mean of both measures.",
+        "Learning rates were chosen on D_val by the mean of both measures. `start` is `sft` for half of the steps, and",
+        "`then_…` goes on from there with the other half.",
         "",
         "| arm | seeds | forward KL, teacher's samples | − `sft` | | reverse KL, own samples | − `sft` | |",
         "|---|---:|---:|---:|---|---:|---:|---|",
     ]
-    for arm in ARMS:
+    for arm in (*ARMS, START, *LATER):
         seeds = done(study, options, arm)
         if not seeds:
             continue
@@ -225,7 +245,7 @@ def table(study: Study, options: dict[str, Any]) -> str:
 def lines(study: Study, options: dict[str, Any]) -> list[dict[str, Any]]:
     """Each arm's divergences beside those of `sft`."""
     found = []
-    for arm in ARMS:
+    for arm in (*ARMS, *LATER):
         if arm == BASELINE or not (seeds := against(study, options, arm)):
             continue
         for name, title in MEASURES.items():

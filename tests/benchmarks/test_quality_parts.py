@@ -137,6 +137,29 @@ def test_a_story_cell_gives_the_same_numbers_again(stories, load, tmp_path: Path
     assert first == second and first["validation"] < 0
 
 
+@pytest.mark.real_data
+@pytest.mark.slow
+def test_a_later_arm_goes_on_from_half_the_steps_of_sft(stories, load, study, monkeypatch) -> None:
+    make = load("study").Cell
+    study.options = {**OPTIONS, "scale": 0.04}
+    for trial in range(3):
+        study.keep(f"stories-sft-0-t{trial}", {"validation": [-3, -2, -1][trial]})
+    begun = plain(stories.run(study, make("stories", stories.START, 0, "tuning")))
+    assert begun["rate"] == stories.RATES[2] and begun["validation"] < 0
+    study.keep("stories-start-0-t0", begun)
+    later = plain(stories.run(study, make("stories", "then_reverse", 0, "tuning", 1)))
+    assert later["rate"] == stories.LATER_RATES[1]
+    assert begun["steps"] == later["steps"] == 6
+    monkeypatch.setattr(stories, "LATER_RATES", (1e-9, 1e-9, 1e-9))  # What learns nothing is what it began as.
+    still = plain(stories.run(study, make("stories", "then_forward", 0, "tuning", 1)))
+    assert still["scores"]["forward"] == pytest.approx(begun["scores"]["forward"], rel=1e-3)
+    assert later["scores"]["forward"] != pytest.approx(begun["scores"]["forward"], rel=1e-3)
+    # What a cell needs stands before it.
+    names = [cell.name for cell in stories.cells({"seeds": 2})]
+    for at, cell in enumerate(stories.cells({"seeds": 2})):
+        assert set(cell.needs) <= set(names[:at])
+
+
 @pytest.mark.slow
 def test_verdicts_are_zero_or_one_and_a_stopped_cell_ends_the_same(
     load, study, monkeypatch: pytest.MonkeyPatch
