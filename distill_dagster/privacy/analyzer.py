@@ -79,7 +79,7 @@ class Analyzer:
     """
 
     def __init__(self, language: str, entities: Iterable[str] | None, threshold: float, model: Path | None) -> None:
-        from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
+        from presidio_analyzer import AnalyzerEngine, RecognizerRegistry  # pyright: ignore[reportMissingImports]
 
         logging.getLogger("presidio-analyzer").addFilter(_LOG)
         self.language, self.threshold = language, threshold
@@ -185,7 +185,7 @@ _LOG = _Log()
 
 def _nlp(language: str, model: Path | None) -> Any:
     """spaCy's pipeline: the model's, or one that splits words alone."""
-    import spacy
+    import spacy  # pyright: ignore[reportMissingImports]
 
     try:
         nlp = spacy.load(model) if model is not None else spacy.blank(language)
@@ -223,7 +223,7 @@ def _labels(nlp: Any) -> dict[str, str]:
 
 def _engine(language: str, nlp: Any, ignored: list[str]) -> Any:
     """presidio's wrapper of a spaCy pipeline that is loaded already: its own loading would download."""
-    from presidio_analyzer.nlp_engine import NerModelConfiguration, SpacyNlpEngine
+    from presidio_analyzer.nlp_engine import NerModelConfiguration, SpacyNlpEngine  # pyright: ignore[reportMissingImports]
 
     ner = NerModelConfiguration(model_to_presidio_entity_mapping=_labels(nlp), labels_to_ignore=ignored)
     engine = SpacyNlpEngine(models=[{"lang_code": language, "model_name": "loaded"}], ner_model_configuration=ner)
@@ -233,9 +233,9 @@ def _engine(language: str, nlp: Any, ignored: list[str]) -> Any:
 
 def _recognizers(language: str, named: set[str], wanted: set[str] | None) -> list[Any]:
     """presidio's recognizers for a language: those that it takes by itself, and those of the wanted entities."""
-    import tldextract
-    from presidio_analyzer import LocalRecognizer, RecognizerRegistry, predefined_recognizers
-    from presidio_analyzer.predefined_recognizers import EmailRecognizer, SpacyRecognizer
+    import tldextract  # pyright: ignore[reportMissingImports]
+    from presidio_analyzer import LocalRecognizer, RecognizerRegistry, predefined_recognizers  # pyright: ignore[reportMissingImports]
+    from presidio_analyzer.predefined_recognizers import EmailRecognizer, SpacyRecognizer  # pyright: ignore[reportMissingImports]
 
     registry = RecognizerRegistry(supported_languages=[language])
     registry.load_predefined_recognizers(languages=[language])
