@@ -241,9 +241,12 @@ def curve(study: Study, path: Path) -> None:
         axes.plot([sizes[0], sizes[-1]], [teacher, teacher], color=style.colour("teacher"), linewidth=1.4)
         ends = [(teacher, "Teacher", style.colour("teacher"))]
         for number, (arm, (title, shade)) in enumerate(series.items()):
+            there = [size for size in sizes if arm in done[size]]
+            if not there:
+                continue
             # A little apart, so that no interval hides another.
-            places = [size * 1.015 ** (number - len(series) // 2) for size in sizes]
-            points = [done[size][arm] for size in sizes]
+            places = [size * 1.015 ** (number - len(series) // 2) for size in there]
+            points = [done[size][arm] for size in there]
             low = [point["value"] - point["low"] for point in points]
             high = [point["high"] - point["value"] for point in points]
             values = [point["value"] for point in points]

@@ -43,6 +43,7 @@ def of_pipeline(pipeline: PipelineConfig, document: Document, tasks: Sequence[st
     yield from _knowledge(pipeline, document, tasks)
     yield from _filtering(pipeline, document, tasks)
     yield from _recipe(pipeline.training, ("training",), document)
+    yield from _head(pipeline.student.base, pipeline.training, ("training",), document)
     if pipeline.student.base != "teacher":
         yield from _model(pipeline.student.base, pipeline.student.revision, ("student", "base"), document)
     if pipeline.student.architecture is not None:
@@ -74,6 +75,17 @@ def _architecture(text: str, document: Document) -> Iterator[Problem]:
         return
     if not path.is_file():
         yield document.problem(key, f"there is no file {text!r} beside this one.", "Copy the model's config.json.")
+
+
+def _head(base: str, recipe: Recipe, key: Key, document: Document) -> Iterator[Problem]:
+    """A model that writes has no head to fit, as far as its name tells."""
+    scheme, _, name = base.partition(":")
+    if recipe.linear_probe is None or recipe.trainer == "trl" or scheme not in ("preset", "domain"):
+        return
+    presets = importlib.import_module("distill_dagster.training.presets")
+    if scheme == "domain" or (name in presets.PRESETS and not presets.is_encoder(name)):
+        reason = f"it fits a classifier's head, and {base} is a model that writes."
+        yield document.problem((*key, "linear_probe"), reason, "Leave it out, or start from an encoder.")
 
 
 def _one_task(pipeline: PipelineConfig, document: Document, tasks: Sequence[str] | None) -> Iterator[Problem]:
@@ -126,6 +138,7 @@ def of_teacher(teacher: Any, document: Document) -> Iterator[Problem]:
         yield from _model(teacher.model, teacher.revision, ("model",), document)
     if teacher.fit is not None:
         yield from _recipe(teacher.fit.recipe, ("fit", "recipe"), document)
+        yield from _head(teacher.fit.base or teacher.model, teacher.fit.recipe, ("fit", "recipe"), document)
         if teacher.fit.base is not None:
             yield from _model(teacher.fit.base, teacher.revision, ("fit", "base"), document)
 

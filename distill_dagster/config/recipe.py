@@ -52,6 +52,13 @@ class RationaleOptions(Strict):
     )
 
 
+class LinearProbe(Strict):
+    """How a classifier's head is fitted to the frozen encoder, before the rest is trained."""
+
+    l2: float = Field(default=0.01, gt=0, description="Weight of the squared parameters beside the mean cross-entropy")
+    records: int = Field(default=20000, ge=1, description="Most records it is fitted on, evenly over all")
+
+
 class Recipe(Strict):
     """How a model is trained: data alone decides the rest.
 
@@ -87,6 +94,9 @@ class Recipe(Strict):
     packing: bool = later(False, description="Records behind each other instead of padded; none sees another")
     processes: int = later(1, ge=1, description="Processes that share the batches of a step, by torchrun")
     early_stop: EarlyStop | None = later(None, description="Stop by the loss on validation records")
+    linear_probe: LinearProbe | None = later(
+        None, description="Fit a classifier's head to the frozen encoder first (LP-FT); then train all of it"
+    )
     rationale: RationaleOptions = later(RationaleOptions(), description="What is learned of the teacher's explanations")
     device: Literal["auto", "cpu", "cuda"] = free("auto", description="Where it runs; auto: a GPU where there is one")
     adapter: AdapterOptions | None = later(

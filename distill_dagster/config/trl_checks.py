@@ -48,6 +48,8 @@ def faults(recipe: Recipe) -> Iterator[Fault]:
     if recipe.early_stop is not None:
         reason = "runs through TRL look at no validation records; their losses are of pairs or of verdicts."
         yield ("early_stop",), reason, BUILTIN
+    if recipe.linear_probe is not None:
+        yield ("linear_probe",), "TRL's trainers train models that write, which have no head to fit.", "Leave it out."
     if recipe.adapter is not None and recipe.adapter.kind == "qlora":
         yield ("adapter", "kind"), "a base in 4 bits is not trained through TRL here.", "Use `kind: lora`."
 

@@ -14,7 +14,7 @@ import torch
 from distill_dagster.config.models import Recipe
 from distill_dagster.errors import TrainingError
 from distill_dagster.records.identity import digest
-from distill_dagster.training import determinism, features, memory, metrics, rationale, reference, resuming
+from distill_dagster.training import determinism, features, memory, metrics, probe, rationale, reference, resuming
 from distill_dagster.training.data import Example
 from distill_dagster.training.determinism import own_random, settled
 from distill_dagster.training.early_stop import Stopping
@@ -102,7 +102,12 @@ def train(
         sources = [*signals, *reference.wanted(model, tokenizer, examples, recipe, path)]
         if world.first:
             world.wait()
-        summary = Run(model, tokenizer, examples, recipe, path, sources, rewards, world).go(validation, progress)
+        padding = int(tokenizer.pad_token_id or 0)  # pyright: ignore[reportArgumentType]
+        fitted = recipe.linear_probe and probe.fit(model, examples, recipe, padding, world, str(path))
+        run = Run(model, tokenizer, examples, recipe, path, sources, rewards, world)
+        summary = run.go(validation, progress)
+        if fitted:
+            summary["linear_probe"] = fitted
         model.to("cpu")  # pyright: ignore[reportArgumentType]
         return summary
 

@@ -60,6 +60,12 @@ def test_a_sound_project_has_no_problems(found: Found) -> None:
          "      temperatur: 2\n", 7, "training.objective.divergence.temperatur", ["unknown key", "'temperature'"]),
         ("pipeline", "kind: pipeline\nsource: toy\nteacher: small\ntraining:\n  prompt_loss_weight: 0.1\n"
          "  objective:\n    divergence: {kind: jsd}\n", 7, "training.objective.divergence", ["prompt_loss_weight"]),
+        ("pipeline", "kind: pipeline\nsource: toy\nteacher: small\nstudent: {base: 'preset:nano'}\ntraining:\n"
+         "  linear_probe: {}\n", 6, "training.linear_probe", ["preset:nano is a model that writes", "encoder"]),
+        ("pipeline", "kind: pipeline\nsource: toy\nteacher: small\ntraining:\n  linear_probe: {l3: 1}\n", 5,
+         "training.linear_probe.l3", ["unknown key", "'l2'"]),
+        ("teacher", "kind: teacher\nname: small\nmodel: preset:mini\nfit:\n  recipe: {linear_probe: {}}\n", 5,
+         "fit.recipe.linear_probe", ["preset:mini is a model that writes"]),
         ("pipeline", "kind: pipline\nsource: toy\n", 1, "kind", ["'pipeline'"]),
         ("pipeline", "source: toy\nteacher: small\n", 1, "", ["no `kind`"]),
         ("pipeline", "kind: pipeline\nsource: tog\nteacher: small\n", 2, "source", ["no source", "'toy'"]),

@@ -67,6 +67,22 @@ def test_an_encoder_teaches_one_of_its_layers(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_head_is_fitted_before_the_rest(tmp_path: Path) -> None:
+    """A teacher's, a student's and its control's; another option of it is another student, and no other data."""
+    probe = "linear_probe: {records: 30}, steps: 12"
+    made = project(tmp_path, PIPELINE.replace("steps: 12", probe), TEACHER.replace("steps: 12", probe))
+    done = made.run()
+    for name in ("student_checkpoint", "control_checkpoint"):
+        assert "linear_probe" in json.dumps(done[name].record["notes"]), name
+    assert done["student_checkpoint"].record["notes"]["training"]["linear_probe"]["records"] == 30
+    made.edit("pipeline.yaml", "records: 30", "records: 20")
+    again = made.run(["student_checkpoint"])["student_checkpoint"]
+    assert not again.reused and again.record["notes"]["training"]["linear_probe"]["records"] == 20
+    made.edit("pipeline.yaml", "linear_probe: {records: 20}, ", "")
+    assert "linear_probe" not in made.run(["student_checkpoint"])["student_checkpoint"].record["notes"]["training"]
+
+
+@pytest.mark.slow
 def test_another_tokenizer_and_a_second_student(tmp_path: Path) -> None:
     """A student with a tokenizer of its own learns from the same stored signals."""
     made = project(tmp_path)

@@ -85,6 +85,7 @@ def test_verdicts_reward_samples_through_trl(tmp_path: Path) -> None:
             "Set it to 0",
         ),
         (f"{OBJECTIVE}, processes: 2, accumulate: 2", "training.processes", "one process", "built-in"),
+        (f"{OBJECTIVE}, linear_probe: {{}}", "training.linear_probe", "no head to fit", "Leave it out"),
         (f"{OBJECTIVE}, packing: true", "training.packing", "pad their batches", "built-in"),
         (f"{OBJECTIVE}, adapter: {{kind: qlora}}", "training.adapter.kind", "4 bits", "kind: lora"),
         ("trainer: other", "training.trainer", "other", ""),
