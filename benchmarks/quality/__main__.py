@@ -51,8 +51,15 @@ def tables(study: Study, parts: list[str]) -> str:
         module: Any = importlib.import_module(part)
         own = {"banking": report.banking_table, "writers": report.writers_table, "cost": report.cost_table}.get(part)
         text = own(study) if own else module.table(study, study.options)
-        found.append(f"### {part}\n\n{text}" if text else f"### {part}\n\nNot measured yet.")
+        found.append(f"### {part}\n\n{text or 'Not measured yet.'}\n\n{spent(study, part)}")
     return "\n\n".join(found)
+
+
+def spent(study: Study, part: str) -> str:
+    """What all cells of a part have cost, those of other settings in the same folder too."""
+    cells = [json.loads(path.read_text("utf-8")) for path in study.cells.glob(f"{part}-*.json")]
+    seconds = sum(cell.get("cpu_seconds", 0.0) for cell in cells)
+    return f"{len(cells)} cells, {seconds / 60:.0f} processor minutes."
 
 
 def lines(study: Study, parts: list[str]) -> list[dict[str, Any]]:
@@ -67,7 +74,7 @@ def lines(study: Study, parts: list[str]) -> list[dict[str, Any]]:
 
 
 def chosen(cells: list[Cell], arms: list[str]) -> list[Cell]:
-    """The cells of these arms, and those that they need; all of them where none is of these arms."""
+    """The cells of these arms, and those that they need; all of them where none is of these arms, as of `all`."""
     wanted = {cell.name for cell in cells if cell.arm in arms}
     for cell in reversed(cells):  # What a cell needs stands before it.
         if cell.name in wanted:
@@ -81,7 +88,7 @@ def main() -> int:
     parse.add_argument("--data", default=str(ROOT.parent / "shared" / "data"), help="folder of the real data")
     parse.add_argument("--out", default=str(ROOT / "benchmarks" / ".quality"), help="folder of the cells")
     parse.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parse.add_argument("--arms", nargs="+", help="only these, with what they need, in parts that have one of them")
+    parse.add_argument("--arms", nargs="+", help="only these, with what they need, in parts that have one; or all")
     parse.add_argument("--sizes", type=int, nargs="+", default=[300, 1000], help="records of D_G")
     parse.add_argument("--seeds", type=int, default=3, help="paired seeds (8 where a GPU is at hand)")
     parse.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -103,7 +110,8 @@ def main() -> int:
             return 0
         cells: list[Cell] = []
         for part in given.parts:
-            cells += chosen(importlib.import_module(part).cells(study.options), given.arms or [])
+            module: Any = importlib.import_module(part)
+            cells += chosen(module.cells(study.options), given.arms or list(getattr(module, "DEFAULT", ())))
         workers = given.workers or min(12, os.cpu_count() or 1)
         failed = measure_all(study, cells, workers, lambda text: print(text, file=sys.stderr, flush=True))
         for entry in failed:

@@ -52,6 +52,8 @@ ARMS: dict[str, dict[str, Any]] = {
 #: The student after half of the steps of `sft`, from which the arms of that name go on.
 START, THEN = "start", "then_"
 LATER = tuple(THEN + arm for arm in ARMS if arm != "sft")
+#: What is measured unasked: from nothing the others hardly learn (docs/results.md). `--arms all` measures them too.
+DEFAULT = (BASELINE, "forward", START, *LATER)
 MEASURES = {"forward": "KL(teacher ‖ student), its samples", "reverse": "KL(student ‖ teacher), own samples"}
 #: From nothing, and of a student that knows something.
 RATES, LATER_RATES = (5e-3, 1e-2, 2e-2), (2.5e-3, 5e-3, 1e-2)

@@ -32,6 +32,9 @@ PART = "verdicts"
 DOMAIN, TASK = "medicine", "lab_flags"
 TEACHER = "teacher"
 ARMS = ("imitate", "rft", "grpo", "self_rft", "self_grpo")
+#: What is measured unasked: only a student of the teacher's size can be asked whether it passes it. `--arms all`
+#: measures the others too.
+DEFAULT = (TEACHER, "self_rft")
 SIZES = (30, 100, 300, 1000)
 #: Learning rates are tried with so many prompts, and hold for every number of them.
 TUNED_AT = 1000

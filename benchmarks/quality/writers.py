@@ -17,7 +17,7 @@ from study import TRIALS, TUNING, Cell, Study, name_of, trials
 PART = "writers"
 ARMS = ("encoder", "causal", "encoder_control", "causal_control")
 RATES = (1e-3, 2e-3, 4e-3)
-STEPS, RECORDS, VOCABULARY = 500, 128, 2048
+STEPS, RECORDS, VOCABULARY = 400, 64, 2048
 
 
 def cells(options: dict[str, Any]) -> list[Cell]:

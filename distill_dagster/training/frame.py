@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -92,8 +93,10 @@ class Frame:
         speed = (self.tokens - self.logged) / max(self.started + self.elapsed - self.since, 1e-9)
         row = {"step": self.step, **values, "lr": self.lr, "tokens": self.tokens}
         row |= {"tokens_per_second": round(speed, 1), "elapsed": round(self.elapsed, 3), **more}
+        # A measure that is infinite has no number in JSON (RFC 8259): it is left out of the line.
+        row = {name: value for name, value in row.items() if math.isfinite(value)}
         with self.log.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
+            stream.write(json.dumps(row, allow_nan=False) + "\n")
         if self.progress is not None:
             self.progress(self.step, self.recipe.steps, values["loss"])
         self.since, self.logged = time.perf_counter(), self.tokens

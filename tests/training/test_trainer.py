@@ -212,3 +212,21 @@ def test_schedules() -> None:
     assert [rate("cosine", step, 12, 2) for step in (1, 2, 7, 12)] == pytest.approx([1, 1, 0.5, 0])
     assert max(rate("cosine", step, 10, 500) for step in range(10)) == 1
     assert rate("cosine", 0, 1, 20) == 1
+
+
+def test_a_measure_without_a_number_is_left_out(tokenizer, examples, tmp_path: Path) -> None:
+    """Strict readers of JSON know no Infinity."""
+    from distill_dagster.training.trainer import Run
+
+    run = Run(fresh(tokenizer), tokenizer, examples, RECIPE, tmp_path)
+    run.start()
+    run.set_rate()
+    run.count(10, {"loss": 1.0, "dpo_margin": float("inf")})
+    run.write(run.means.take(), {"entropy": float("nan"), "samples": 3.0})
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    (row,) = (tmp_path / "metrics.jsonl").read_text("utf-8").splitlines()
+    said = json.loads(row, parse_constant=refuse)
+    assert said["loss"] == 1.0 and said["samples"] == 3.0 and {"dpo_margin", "entropy"}.isdisjoint(said)
