@@ -81,6 +81,7 @@ class OpenAISession:
         self._fatal: BaseException | None = None
         self._ended = False
         self._put = self._retries = 0
+        self._tasks: set[asyncio.Task] = set()
         ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(ready,), name="teacher", daemon=True)
         self._thread.start()
@@ -128,9 +129,10 @@ class OpenAISession:
 
     def withdraw(self, grace: float = 0.0) -> list[int]:
         """End the work, with so many seconds for what is on the wire; tickets that never were."""
-        if self._thread.is_alive():
-            self._call(self._end, grace)
-            self._thread.join()
+        self._call(self._end, grace)
+        with self._arrived:  # not by `join`: one that Ctrl-C breaks off takes the thread for ended
+            self._arrived.wait_for(lambda: self._ended)
+        self._thread.join()
         return [ticket for ticket, _ in self._inbox]
 
     # --- the loop's side ------------------------------------------------------------------------------------------
@@ -153,6 +155,9 @@ class OpenAISession:
             ready.set()
 
     def _end(self, grace: float) -> None:
+        if self._stop.is_set() and grace <= 0:  # what is on the wire has its time already, and shall have no more
+            for task in self._tasks:
+                task.cancel()
         self._grace = grace
         self._stop.set()
 
@@ -168,7 +173,7 @@ class OpenAISession:
             base=backend.pause,
         )
         backend.gate = self._gate
-        tasks: set[asyncio.Task] = set()
+        tasks = self._tasks
         async with self._connect() as client:
             ready.set()
             dispatcher = asyncio.create_task(self._dispatch(client, tasks))
