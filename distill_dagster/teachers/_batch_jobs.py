@@ -23,9 +23,10 @@ import aiohttp
 from distill_dagster.errors import TeacherError
 from distill_dagster.storage.atomic import make_folder, write_bytes
 from distill_dagster.storage.faults import fault_point
-from distill_dagster.teachers import _openai_wire as wire
+from distill_dagster.teachers import _openai_failures as failures
 from distill_dagster.teachers import addresses
 from distill_dagster.teachers._openai_session import NEXT_STEP, Judged
+from distill_dagster.teachers.base import Response
 
 if TYPE_CHECKING:
     from distill_dagster.teachers.openai import Backend
@@ -125,8 +126,8 @@ class Jobs:
                 try:
                     return str(json.loads(raw)["id"])
                 except (ValueError, KeyError, TypeError):
-                    failure = wire.failed("malformed", f"not a job: {raw[:120]!r}")
-            elif failure.failure not in wire.RETRIABLE:
+                    failure = failures.failed("malformed", f"not a job: {raw[:120]!r}")
+            elif failure.failure not in failures.RETRIABLE:
                 raise self._error("POST", "/batches", failure)
             # The job may have been taken though the answer was lost: asking again would pay for it twice.
             if (found := self.find(plan)) is not None:
@@ -169,7 +170,7 @@ class Jobs:
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise self._error(method, path, wire.failed("malformed", f"not a JSON object: {raw[:120]!r}"))
+            raise self._error(method, path, failures.failed("malformed", f"not a JSON object: {raw[:120]!r}"))
         return found
 
     def _raw(self, method: str, path: str, **given: Any) -> bytes:
@@ -178,7 +179,7 @@ class Jobs:
             _, raw, failure = self._once(method, path, **given)
             if failure is None:
                 return raw
-            if failure.failure not in wire.RETRIABLE or tries + 1 == self.backend.attempts:
+            if failure.failure not in failures.RETRIABLE or tries + 1 == self.backend.attempts:
                 raise self._error(method, path, failure)
             self._pause(tries)
         raise AssertionError("attempts is at least 1")
@@ -186,15 +187,15 @@ class Jobs:
     def _pause(self, tries: int) -> None:
         time.sleep(min(30.0, self.backend.pause * 2.0**tries))
 
-    def _error(self, method: str, path: str, failure: wire.Response) -> TeacherError:
+    def _error(self, method: str, path: str, failure: Response) -> TeacherError:
         said = failure.detail or failure.failure or ""
-        if failure.failure in wire.FATAL and failure.failure != "not_found":
+        if failure.failure in failures.FATAL and failure.failure != "not_found":
             return self.backend.fatal(failure.failure, said)
         return TeacherError(f"teacher {self.backend.identity}", f"{method} {path.split('?')[0]}: {said}.", NEXT_STEP)
 
     def _once(
         self, method: str, path: str, body: Any = None, form: Mapping[str, Any] | None = None, large: bool = False
-    ) -> tuple[int, bytes, wire.Response | None]:
+    ) -> tuple[int, bytes, Response | None]:
         """One request in a thread of its own, since whoever asks may have an event loop already."""
         found: list[Any] = []
 
@@ -209,18 +210,18 @@ class Jobs:
         thread.join()
         (outcome,) = found
         if isinstance(outcome, TimeoutError):
-            return 0, b"", wire.failed("timeout", f"no answer within {self.backend.deadline:g} seconds")
+            return 0, b"", failures.failed("timeout", f"no answer within {self.backend.deadline:g} seconds")
         if isinstance(outcome, (aiohttp.ClientError, OSError, ValueError)):
-            said = self._hidden(f"{type(outcome).__name__}: {outcome}".encode("utf-8", "replace")).decode()
-            return 0, b"", wire.failed("connection", said)
+            raw = f"{type(outcome).__name__}: {outcome}".encode("utf-8", "replace")
+            said = failures.hidden(raw, self._key).decode()
+            return 0, b"", failures.failed("connection", said)
         if isinstance(outcome, BaseException):
             raise outcome
         status, raw = outcome
-        raw = self._hidden(raw)
-        return status, raw, None if status == 200 else wire.read_failure(status, raw)
-
-    def _hidden(self, raw: bytes) -> bytes:
-        return raw if self._key is None else raw.replace(self._key.encode(), b"[key]")
+        if not 200 <= status < 300:
+            return status, raw, failures.read_failure(status, raw, key=self._key)
+        # A placeholder for a key is found in any file of answers, and hides nothing.
+        return status, failures.hidden(raw, self._key if len(self._key or "") >= failures.SECRET else None), None
 
     async def _send(
         self, method: str, path: str, body: Any, form: Mapping[str, Any] | None, large: bool

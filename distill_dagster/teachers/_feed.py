@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Questions claimed in one commit.
 CLAIM = 512
+#: Seconds that what is on the wire has to come back when the work breaks off: it is paid for.
+GRACE = 5.0
 
 
 class Feed:
@@ -38,6 +40,8 @@ class Feed:
         self.ready: deque[str] = deque()
         self.again: list[tuple[float, str]] = []
         self.open: dict[int, str] = {}
+        #: Outcomes that the session gave, until they are on disk.
+        self.came: list[tuple[int, Response]] = []
         self.tries: Counter[str] = Counter()
         #: Keys that another holder asks, with its name.
         self.held: dict[str, str] = {}
@@ -54,34 +58,44 @@ class Feed:
         grace = 0.0
         try:
             self._work(session)
-        except Exception:
-            grace = 5.0  # what is on the wire is paid for: let it come back
+        except BaseException:  # Ctrl-C, or Dagster's end of a run, among them
+            grace = GRACE
             raise
         finally:
-            never = session.withdraw(grace)
             try:
-                self._clear_up(session, never)
+                self._end(session, grace)
             finally:
                 self.store.release(self.questions)
+
+    def _end(self, session: Session, grace: float) -> None:
+        try:
+            never = session.withdraw(grace)
+        except BaseException:  # a second Ctrl-C waits no more, and keeps what has come
+            if grace > 0:
+                self._end(session, 0.0)
+            raise
+        self._clear_up(session, never)
 
     def _work(self, session: Session) -> None:
         while True:
             self._hand_out(session)
             if not (self.open or self.fresh or self.ready or self.again):
                 return
-            self._settle(session, session.take(self._until_due()))
+            self.came += session.take(self._until_due())
+            self._settle(session)
 
     def _clear_up(self, session: Session, never: list[int]) -> None:
         """Settle what came back last, and record what was never sent as such."""
         try:
-            late = session.take(0.0)
+            self.came += session.take(0.0)
         except Exception:  # the session's own end, which `run` raises already
-            late = []
+            pass
+        late = {number: response for number, response in self.came if number in self.open}
         for number in never:
             if number in self.open:
-                late.append((number, Response("", "error", "", 0, 0, failure="not_sent")))
+                late[number] = Response("", "error", "", 0, 0, failure="not_sent")
         if late:
-            self.asking.done([outcome.key for outcome in self._record(late)])
+            self.asking.done([outcome.key for outcome in self._record(list(late.items()))])
 
     def _until_due(self) -> float | None:
         """Seconds until a failed question may be asked again; None while others come before it, or none waits."""
@@ -131,11 +145,12 @@ class Feed:
             due = [key for key in due if key not in self.known and key not in self.held]
         return due
 
-    def _settle(self, session: Session, results: list[tuple[int, Response]]) -> None:
+    def _settle(self, session: Session) -> None:
         """Put outcomes on disk, and decide which questions are asked again."""
-        if not results:
+        if not self.came:
             return
-        settled = self._record(results)
+        settled = self._record(self.came)
+        self.came = []
         session.settled(len(settled))
         for outcome in settled:
             entry = self.asking.fresh[outcome.key]
@@ -149,15 +164,16 @@ class Feed:
                 heapq.heappush(self.again, (time.monotonic() + wait, outcome.key))
 
     def _record(self, results: list[tuple[int, Response]]) -> list[Settled]:
-        settled: list[Settled] = []
+        settled: dict[int, Settled] = {}
         for number, response in results:
-            key = self.open.pop(number, None)
-            if key is None:
+            if number not in self.open or number in settled:
                 raise DistillError(
                     f"teacher {self.asking.teacher.identity}",
                     f"it answered attempt {number!r}, which is not open.",
                     "A session gives every ticket back once.",
                 )
-            settled.append(self.asking.settled(number, key, response))
-        self.asking.commit(settled)
-        return settled
+            settled[number] = self.asking.settled(number, self.open[number], response)
+        self.asking.commit(list(settled.values()))
+        for number in settled:  # not before it is on disk: a commit may be broken off
+            del self.open[number]
+        return list(settled.values())

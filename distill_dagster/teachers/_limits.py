@@ -85,9 +85,9 @@ class Gate:
         self._bursts = self._opens = 0
         self._pause_until = 0.0
         self._open_until = 0.0
-        self._faults = 0
+        self._faults = self._vain = 0
         self._troubled_since: float | None = None
-        self._ever_answered = False
+        self.ever_answered = False
 
     # --- on the way out -------------------------------------------------------------------------------------------
 
@@ -133,7 +133,7 @@ class Gate:
     def answered(self) -> None:
         """An answer: room for one more a round, and an end to pauses and faults."""
         self.limit = min(float(self.ceiling), self.limit + 1.0 / self.limit)
-        self._ever_answered = True
+        self.ever_answered = True
         self._bursts = 0
         self.alive()
 
@@ -172,13 +172,24 @@ class Gate:
         now = self.clock()
         self._faults += 1
         if self._faults >= BREAKER:
-            if not self._ever_answered and failure in ("connection", "wrong_model", "malformed"):
+            if not self.ever_answered and failure in ("connection", "wrong_model", "malformed"):
                 raise Stop(f"the first {self._faults} requests all failed ({failure})")
             if now >= self._open_until:  # what was on the wire when it opened does not open it again
                 self.opened += 1
                 self._opens += 1
                 self._open_until = now + self.delay(self._opens)
         self._trouble(now, failure)
+
+    def in_vain(self, failure: str) -> None:
+        """The server did its work, and was paid for what is no answer.
+
+        Raises:
+            Stop: So it went with the first requests, and nothing was ever answered.
+        """
+        self.alive()
+        self._vain += 1
+        if self._vain >= BREAKER and not self.ever_answered:
+            raise Stop(f"the first {self._vain} requests all failed ({failure})")
 
     def delay(self, times: int) -> float:
         """Seconds of the pause after so many failures: doubling, with jitter, never above a minute."""

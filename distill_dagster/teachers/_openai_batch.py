@@ -18,6 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 from distill_dagster.config.endpoint import EndpointOptions
 from distill_dagster.errors import TeacherError
 from distill_dagster.records.identity import digest
+from distill_dagster.teachers import _openai_failures as failures
 from distill_dagster.teachers import _openai_wire as wire
 from distill_dagster.teachers._batch_jobs import ENDED, Jobs, Plan, Plans
 from distill_dagster.teachers._openai_session import CHANGED, NEXT_STEP
@@ -111,7 +112,7 @@ class Batched:
             missing = "expired" if state in ("expired", "cancelled") else "no_answer"
             for index in mine.values():
                 if index not in answered:
-                    yield index, wire.failed(missing, f"job {plan.job} ended as {state} without it")
+                    yield index, failures.failed(missing, f"job {plan.job} ended as {state} without it")
 
     def _start(self, jobs: Jobs, plan: Plan, places: Mapping[str, int], requests: Sequence[Request]) -> None:
         """Have a job at the provider: the one that there is, or else a new one."""
@@ -172,15 +173,12 @@ class Batched:
         """One line as the ordinary interface would have said it."""
         reply, error = entry.get("response"), entry.get("error")
         if isinstance(reply, dict) and isinstance(reply.get("status_code"), int):
-            raw, status = json.dumps(reply.get("body")).encode(), reply["status_code"]
+            raw, status, key = json.dumps(reply.get("body")).encode(), reply["status_code"], self.backend.key()
             if status != 200:
-                return wire.read_failure(status, raw)
-            response = wire.read_answer(self.backend.wire, request, raw)
-            key = self.backend.key()
-            if key is not None and key in f"{response.text} {response.detail}":
-                return wire.failed("malformed", "the reply repeats the key")
-            return response
+                # The provider took the job, so the key is good.
+                return failures.read_failure(status, raw, key=key, key_works=True)
+            return failures.guarded(wire.read_answer(self.backend.wire, request, raw), raw, key)
         if isinstance(error, dict):
             expired = "expired" in str(error.get("code"))
-            return wire.failed("expired" if expired else "server", f"{error.get('code')}: {error.get('message')}")
-        return wire.failed("malformed", "a line with neither response nor error")
+            return failures.failed("expired" if expired else "server", f"{error.get('code')}: {error.get('message')}")
+        return failures.failed("malformed", "a line with neither response nor error")

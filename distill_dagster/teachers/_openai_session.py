@@ -12,16 +12,17 @@ import random
 import socket
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from distill_dagster.errors import TeacherError
+from distill_dagster.teachers import _openai_failures as failures
 from distill_dagster.teachers import _openai_wire as wire
 from distill_dagster.teachers import addresses
-from distill_dagster.teachers._limits import Gate, Stop
+from distill_dagster.teachers._limits import BREAKER, Gate, Stop
 from distill_dagster.teachers.base import Request, Response
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ NEXT_STEP = "What was answered is kept; mend the cause and run again to go on fr
 CHANGED = "Declare a new `revision` to begin anew with it, or set `served_model: warn` to go on."
 #: Seconds that what is on the wire has to come back when the work ends: it is paid for.
 GRACE = 5.0
-_HIDDEN = b"[key]"
 
 
 class Judged(AbstractResolver):
@@ -80,7 +80,8 @@ class OpenAISession:
         self._arrived = threading.Condition()
         self._fatal: BaseException | None = None
         self._ended = False
-        self._put = self._retries = 0
+        self._put = self._retries = self._forbidden = 0
+        self._tasks: set[asyncio.Task] = set()
         ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(ready,), name="teacher", daemon=True)
         self._thread.start()
@@ -115,7 +116,7 @@ class OpenAISession:
 
     def retry_after(self, response: Response, tries: int) -> float | None:
         """Seconds until a failed question may be asked again; None where another attempt would mend nothing."""
-        if response.failure not in wire.RETRIABLE or tries >= self.backend.attempts:
+        if response.failure not in failures.RETRIABLE or tries >= self.backend.attempts:
             return None
         return min(30.0, self.backend.pause * 2.0 ** (tries - 1)) * self._rng.uniform(0.5, 1.0)
 
@@ -128,9 +129,10 @@ class OpenAISession:
 
     def withdraw(self, grace: float = 0.0) -> list[int]:
         """End the work, with so many seconds for what is on the wire; tickets that never were."""
-        if self._thread.is_alive():
-            self._call(self._end, grace)
-            self._thread.join()
+        self._call(self._end, grace)
+        with self._arrived:  # not by `join`: one that Ctrl-C breaks off takes the thread for ended
+            self._arrived.wait_for(lambda: self._ended)
+        self._thread.join()
         return [ticket for ticket, _ in self._inbox]
 
     # --- the loop's side ------------------------------------------------------------------------------------------
@@ -153,6 +155,9 @@ class OpenAISession:
             ready.set()
 
     def _end(self, grace: float) -> None:
+        if self._stop.is_set() and grace <= 0:  # what is on the wire has its time already, and shall have no more
+            for task in self._tasks:
+                task.cancel()
         self._grace = grace
         self._stop.set()
 
@@ -168,7 +173,7 @@ class OpenAISession:
             base=backend.pause,
         )
         backend.gate = self._gate
-        tasks: set[asyncio.Task] = set()
+        tasks = self._tasks
         async with self._connect() as client:
             ready.set()
             dispatcher = asyncio.create_task(self._dispatch(client, tasks))
@@ -219,7 +224,7 @@ class OpenAISession:
         try:
             response, asked = await self._ask(client, request, body)
             if response.failure is None and (change := self.backend.change(response.served_model)):
-                response = wire.failed("wrong_model", change, response.served_model)
+                response = failures.failed("wrong_model", change, response.served_model)
                 self._fail(TeacherError(self._place, change, CHANGED))
             self._gate.back()
             if self._gate.tokens:
@@ -235,17 +240,18 @@ class OpenAISession:
             async with client.post(self.backend.address, data=body, allow_redirects=False) as reply:
                 raw = await self._read(reply)
                 if raw is None:
-                    return wire.failed("oversized", f"status {reply.status}, over {self.backend.max_body} bytes"), None
+                    said = f"status {reply.status}, over {self.backend.max_body} bytes"
+                    return failures.failed("oversized", said), None
                 if reply.headers.get("Content-Encoding", "identity").lower() != "identity":
-                    return wire.failed("malformed", "a compressed reply, which was not asked for"), None
+                    return failures.failed("malformed", "a compressed reply, which was not asked for"), None
                 if reply.status == 200:
                     return self._answer(request, raw), None
-                return wire.read_failure(reply.status, self._hidden(raw)), wire.retry_after(reply.headers)
+                return self._failure(reply.status, reply.headers, raw)
         except TimeoutError:
-            return wire.failed("timeout", f"no whole answer within {self.backend.deadline:g} seconds"), None
+            return failures.failed("timeout", f"no whole answer within {self.backend.deadline:g} seconds"), None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            said = self._hidden(f"{type(error).__name__}: {error}".encode("utf-8", "replace"))
-            return wire.failed("connection", said.decode()), None
+            said = failures.hidden(f"{type(error).__name__}: {error}".encode("utf-8", "replace"), self._key)
+            return failures.failed("connection", said.decode()), None
 
     async def _read(self, reply: aiohttp.ClientResponse) -> bytes | None:
         """The body; None where it is longer than allowed."""
@@ -261,16 +267,19 @@ class OpenAISession:
         return b"".join(parts)
 
     def _answer(self, request: Request, raw: bytes) -> Response:
-        if self._hidden(raw) != raw:
-            return wire.failed("malformed", "the reply repeats the key")
-        response = wire.read_answer(self.wire, request, raw)
-        if self._key is not None and self._key in f"{response.text} {response.detail}":  # written with escapes
-            return wire.failed("malformed", "the reply repeats the key")
-        return response
+        return failures.guarded(wire.read_answer(self.wire, request, raw), raw, self._key)
 
-    def _hidden(self, raw: bytes) -> bytes:
-        """Bytes without the key: servers repeat it in their errors."""
-        return raw if self._key is None else raw.replace(self._key.encode(), _HIDDEN)
+    def _failure(self, status: int, headers: Mapping[str, str], raw: bytes) -> tuple[Response, float | None]:
+        """The class of a reply whose status is not 200, and the seconds that it asks to wait."""
+        asked = failures.retry_after(headers)
+        if asked is None and status in failures.BUSY:
+            asked = failures.retry_said(raw)
+        # With a key that was good for answers, a 403 is about the question. It may have been withdrawn since an earlier
+        # run, though: then every question meets one.
+        if status == 403 and not self._gate.ever_answered:
+            self._forbidden += 1
+        key_works = self._gate.ever_answered or (self.backend.has_answered and self._forbidden < BREAKER)
+        return failures.read_failure(status, raw, asked, self._key, key_works), asked
 
     def _judge(self, response: Response, sent_at: float, asked: float | None) -> None:
         """Tell the gate what an outcome means, and end the work where going on is of no use."""
@@ -278,12 +287,14 @@ class OpenAISession:
         try:
             if failure is None:
                 self._gate.answered()
-            elif failure in wire.FATAL:
+            elif failure in failures.FATAL:
                 self._fail(self.backend.fatal(failure, response.detail or ""))
             elif failure == "rate_limited" or asked is not None:
                 self._gate.busy(sent_at, asked)
-            elif failure in wire.RETRIABLE and failure != "empty":
+            elif failure in failures.RETRIABLE and failure != "empty":
                 self._gate.fault(failure)
+            elif failure == "used_up" and not self.backend.has_answered:
+                self._gate.in_vain(failure)
             else:
                 self._gate.alive()
         except Stop as stop:

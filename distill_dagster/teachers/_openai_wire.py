@@ -11,21 +11,11 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
+from distill_dagster.teachers._openai_failures import failed
 from distill_dagster.teachers.base import Request, Response, TokenLogprob
-
-#: Failures that another attempt may mend.
-RETRIABLE = frozenset(
-    {"rate_limited", "server", "timeout", "connection", "malformed", "empty", "wrong_model", "oversized"}
-)
-#: Failures that every other question would meet as well: the run stops at once.
-FATAL = frozenset({"auth", "quota", "not_found", "redirect"})
-#: Statuses by which a server says that it has too much to do.
-BUSY = frozenset({429, 529})
 
 _FINISH = {
     "stop": "stop",
@@ -33,18 +23,23 @@ _FINISH = {
     "eos_token": "stop",
     "end_turn": "stop",
     "stop_sequence": "stop",
+    "complete": "stop",
     "length": "length",
     "max_tokens": "length",
+    "model_length": "length",
     "content_filter": "content_filter",
+    "content_filtered": "content_filter",
+    "guardrail_intervened": "content_filter",
     "safety": "content_filter",
+    "blocklist": "content_filter",
+    "prohibited_content": "content_filter",
+    "recitation": "content_filter",
+    "spii": "content_filter",
+    "error_toxic": "content_filter",
     "refusal": "refusal",
 }
-_CONTEXT = re.compile(r"context[_ ](?:length|window)|maximum context|too many tokens", re.I)
-_FILTERED = re.compile(r"content[_ ](?:filter|policy)|responsible_ai", re.I)
-_NO_MONEY = re.compile(r"insufficient_quota|billing|credit balance", re.I)
 #: What may follow the name asked for: nothing, a date, or a revision. `-mini` would be another model.
 _VERSION = re.compile(r"|-\d{4}[\w.-]*|[@:].*", re.DOTALL)
-_DETAIL = 300
 
 
 @dataclass(frozen=True)
@@ -118,34 +113,6 @@ class Wire:
         return body
 
 
-def failed(failure: str, detail: str = "", served: str = "", tokens: tuple[int, int] = (0, 0)) -> Response:
-    """A failure with its class."""
-    return Response("", "error", served, *tokens, failure=failure, detail=detail[:_DETAIL] or None)
-
-
-def read_failure(status: int, raw: bytes) -> Response:
-    """The class of a reply whose status is not 200."""
-    said = " ".join(raw[:2000].decode("utf-8", "replace").split())
-    detail = f"status {status}: {said}"
-    if 300 <= status < 400:
-        return failed("redirect", f"status {status}")
-    if status in (401, 403):
-        return failed("auth", detail)
-    if status == 402 or (status == 429 and _NO_MONEY.search(said)):
-        return failed("quota", detail)
-    if status in (404, 405):
-        return failed("not_found", detail)
-    if status == 408:
-        return failed("timeout", detail)
-    if status in BUSY:
-        return failed("rate_limited", detail)
-    if status >= 500 or status in (409, 425):
-        return failed("server", detail)
-    if _CONTEXT.search(said):
-        return failed("context_exceeded", detail)
-    return failed("content_filter" if _FILTERED.search(said) else "bad_request", detail)
-
-
 def read_answer(wire: Wire, request: Request, raw: bytes) -> Response:
     """The response in a reply with status 200; a failure where it is not exactly an answer."""
     try:
@@ -163,17 +130,14 @@ def read_answer(wire: Wire, request: Request, raw: bytes) -> Response:
     if not isinstance(choices, list):
         return failed("malformed", f"`choices` is {type(choices).__name__}", served)
     first = choices[0] if choices else None
-    try:
-        tokens = _usage(reply.get("usage"), request, _text_of(wire, first) or "")
-    except ValueError as error:
-        return failed("malformed", str(error), served)
+    tokens = _usage(reply.get("usage"), request, _text_of(wire, first) or "")
     if not wire.accepts(served):
         return failed("wrong_model", f"the server answered as {served!r}", served, tokens)
     if not choices:
         return failed("empty", "no choices", served, tokens)
     if not isinstance(first, dict):
         return failed("malformed", "the first choice is no object", served, tokens)
-    finish = _FINISH.get(str(first.get("finish_reason")))
+    finish = _FINISH.get(str(first.get("finish_reason")).lower())
     text = _text_of(wire, first)
     refusal = _refusal(first)
     if refusal and not text:
@@ -182,6 +146,11 @@ def read_answer(wire: Wire, request: Request, raw: bytes) -> Response:
         return failed("malformed", f"finish_reason is {first.get('finish_reason')!r}", served, tokens)
     if text is None or not _is_text(text):
         return failed("malformed", "the answer is not Unicode text", served, tokens)
+    if not text.strip() and finish == "length":
+        # A model that thinks first: the same room would be used up, and paid for, again.
+        room = request.sampling.get("max_new_tokens") or tokens[1]
+        said = f"the model used all {room} tokens before it answered: raise `max_new_tokens`"
+        return failed("used_up", said, served, tokens)
     if not text.strip() and finish != "content_filter":
         return failed("empty", f"no text, finish_reason {finish}", served, tokens)
     schema = wire.schema(request)
@@ -192,23 +161,6 @@ def read_answer(wire: Wire, request: Request, raw: bytes) -> Response:
     except (TypeError, ValueError, KeyError) as error:
         return failed("malformed", f"logprobs: {error!r}", served, tokens)
     return Response(text, finish, served, *tokens, logprobs=logprobs)
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a `Retry-After` header asks to wait, given in seconds or as a date (RFC 9110, 10.2.3)."""
-    value = headers.get("Retry-After", "").strip()
-    if re.fullmatch(r"\d{1,9}(\.\d+)?", value):
-        return float(value)
-    try:
-        until = parsedate_to_datetime(value)
-    except (TypeError, ValueError):
-        return None
-    try:
-        now = parsedate_to_datetime(headers.get("Date", ""))
-    except (TypeError, ValueError):
-        now = datetime.now(UTC)
-    until, now = (at if at.tzinfo else at.replace(tzinfo=UTC) for at in (until, now))
-    return max(0.0, (until - now).total_seconds())
 
 
 def guess_tokens(text: str) -> int:
@@ -225,10 +177,24 @@ def _text_of(wire: Wire, choice: Any) -> str | None:
         message = choice.get("message")
         if not isinstance(message, dict):
             return None
-        text = message.get("content")
-        # A null content is how a server writes an answer without text.
-        text = "" if text is None and "content" in message else text
+        # No content is how a server writes an answer without text.
+        text = _joined("" if message.get("content") is None else message["content"])
     return text if isinstance(text, str) else None
+
+
+def _joined(content: Any) -> Any:
+    """The text of a content in parts, without what the model thought; None where a part is something else."""
+    if not isinstance(content, list):
+        return content
+    texts: list[str] = []
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind in ("thinking", "reasoning"):
+            continue
+        if kind not in ("text", "output_text") or not isinstance(part.get("text"), str):
+            return None
+        texts.append(part["text"])
+    return "".join(texts)
 
 
 def _refusal(choice: Mapping[str, Any]) -> str:
@@ -238,15 +204,19 @@ def _refusal(choice: Mapping[str, Any]) -> str:
 
 
 def _usage(usage: Any, request: Request, text: str) -> tuple[int, int]:
-    """Tokens in and out; a guess where the server counts none."""
-    if usage is None:
-        return sum(guess_tokens(message["content"]) for message in request.messages), guess_tokens(text)
-    if not isinstance(usage, dict):
-        raise ValueError(f"`usage` is {type(usage).__name__}")
-    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens", 0))
-    if not all(isinstance(count, int) and not isinstance(count, bool) and 0 <= count < 2**40 for count in counts):
-        raise ValueError(f"`usage` counts {counts!r}")
-    return counts  # pyright: ignore[reportReturnType]
+    """Tokens in and out; a guess for each that the server does not count. An answer is not lost over them."""
+    counts = usage if isinstance(usage, dict) else {}
+    read, written = _tokens(counts.get("prompt_tokens")), _tokens(counts.get("completion_tokens"))
+    if read is None:
+        read = sum(guess_tokens(message["content"]) for message in request.messages)
+    return read, guess_tokens(text) if written is None else written
+
+
+def _tokens(count: Any) -> int | None:
+    """A count, which some servers write as 12.0; None where it is none."""
+    if isinstance(count, bool) or not isinstance(count, int | float) or not 0 <= count < 2**40 or count != int(count):
+        return None
+    return int(count)
 
 
 def _unfit(text: str, schema: Mapping[str, Any]) -> str | None:

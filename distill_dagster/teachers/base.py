@@ -115,7 +115,8 @@ class Session(Protocol):
     def withdraw(self, grace: float = 0.0) -> list[int]:
         """End the work, with so many seconds for what is on the wire; returns the tickets that never were there.
 
-        What came back can be taken afterwards.
+        What came back can be taken afterwards. A call that was broken off, by Ctrl-C, may be followed by another one
+        with less grace.
         """
         ...
 

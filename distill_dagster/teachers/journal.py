@@ -52,8 +52,8 @@ class CallInfo:
 
     Attributes:
         key: Journal key.
-        reused: Nothing was asked for it here: the answer is from an earlier run, or from an identical question of the
-            same call.
+        reused: Nothing was paid for it here: the answer is from another run, or from an identical question of the
+            same call. Where another run answered after a failed attempt here was paid for, it is not reused.
         sent_at: When the attempt was sent that was answered or failed; UTC, ISO 8601.
         received_at: When its outcome came.
         cost_micros: What was paid here, in millionths of the currency; 0 where reused.
@@ -144,7 +144,7 @@ class Journal:
         listed: set[str] = set()
         for key in keys:
             entry = asking.fresh.get(key) or found[key]
-            reused = key not in asking.fresh or key in listed
+            reused = (key not in asking.fresh and not asking.paid[key]) or key in listed
             listed.add(key)
             responses.append(entry.response)
             infos.append(CallInfo(key, reused, entry.sent_at, entry.received_at, 0 if reused else asking.paid[key]))

@@ -1,8 +1,8 @@
 """Any OpenAI-compatible endpoint as a teacher: chat or plain completions, over aiohttp.
 
 Questions are fed continuously, so that no batch waits for its slowest member (teachers/_feed.py does that for the
-journal). Limits, pauses and the circuit breaker are in _limits.py, the protocol in _openai_wire.py, the connection in
-_openai_session.py.
+journal). Limits, pauses and the circuit breaker are in _limits.py, the protocol in _openai_wire.py, the classes of
+failures in _openai_failures.py, the connection in _openai_session.py.
 """
 
 from __future__ import annotations
@@ -135,6 +135,11 @@ class Backend:
     def remember(self, served: Mapping[str, int]) -> None:
         """Be told which model strings earlier answers of this teacher came from."""
         self._served |= {name for name in served if name}
+
+    @property
+    def has_answered(self) -> bool:
+        """Did it ever answer, here or, as far as it was told, in an earlier run?"""
+        return bool(self._served)
 
     def change(self, served: str) -> str | None:
         """Why an answer of this model may not be used: `served_model: pin`, and earlier answers came from another."""

@@ -22,6 +22,7 @@ class BatchServer:
         ends: How jobs end, in their order; `completed` afterwards.
         lost: How many answers to a new job get lost after it was taken.
         busy: How many requests are answered with 503 first.
+        taken: Status with which a job is taken.
     """
 
     def __init__(self, looks=2, ends=(), lost=0, busy=0, line=None, reply=None, model="test-model"):
@@ -33,7 +34,7 @@ class BatchServer:
         self.billed: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
         self.headers: list[dict[str, str]] = []
-        self.port = 0
+        self.port, self.taken = 0, 200
 
     @property
     def url(self) -> str:
@@ -97,7 +98,7 @@ class BatchServer:
         if self.lost > 0:
             self.lost -= 1
             request.transport.abort()
-        return web.json_response(self.jobs[name])
+        return web.json_response(self.jobs[name], status=self.taken)
 
     def _look(self, name: str) -> dict:
         job = self.jobs[name]

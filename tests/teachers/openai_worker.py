@@ -1,6 +1,7 @@
 """Asks a server through a journal. Run as a process that may be killed at any moment."""
 
 import json
+import signal
 import sys
 
 from distill_dagster.config.endpoint import EndpointOptions
@@ -11,6 +12,8 @@ from distill_dagster.teachers.openai import Backend
 
 def main():
     """journal url answers count max_in_flight"""
+    # A process started in the background ignores Ctrl-C from birth.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     journal, url, answers, count, most = sys.argv[1:]
     endpoint = EndpointOptions(url=url, max_in_flight=int(most), attempts=8, retry_share=2.0)
     teacher = Backend("test-model", endpoint=endpoint, identity="teacher", revision="r1", pause=0.01)

@@ -84,6 +84,28 @@ def test_partial_failures_have_their_classes_and_are_asked_again(tmp_path):
         assert outcomes(journal) == {"answered": 8, "failed": 4, "malformed": 2}
 
 
+def test_a_job_may_be_taken_as_created(tmp_path):
+    with BatchServer() as server:
+        server.taken = 201
+        responses, _ = ask(tmp_path, questions(3), server)
+    assert [one.failure for one in responses] == [None] * 3 and len(server.jobs) == 1
+
+
+def test_a_placeholder_for_a_key_spoils_no_answer(tmp_path, monkeypatch):
+    monkeypatch.setenv("TEACHER_KEY", "-")
+
+    def line(text, sound):
+        if text == "question 1":
+            return {**sound, "response": {"status_code": 403, "body": {"error": "no"}}}
+        sound["response"]["body"]["choices"][0]["message"]["content"] = "yes - no"
+        return sound
+
+    with BatchServer(line=line) as server:
+        responses, _ = ask(tmp_path, questions(2), server, api_key_env="TEACHER_KEY")
+    # The provider took the job, so the key is good, and a 403 is about the question.
+    assert [(one.text, one.failure) for one in responses] == [("yes - no", None), ("", "bad_request")]
+
+
 def test_what_expired_is_asked_again(tmp_path):
     with BatchServer(ends=["expired"]) as server:
         responses, _ = ask(tmp_path, questions(9), server)

@@ -157,6 +157,47 @@ def test_a_session_that_breaks_leaves_an_honest_record(tmp_path_factory, seed, b
         assert again.asked.total() == 50 - answered
 
 
+def test_what_came_is_recorded_though_its_commit_was_broken_off(tmp_path, monkeypatch):
+    with Journal(tmp_path / "j.sqlite") as journal:
+        whole, calls = journal.store.settled, []
+
+        def broken(results):
+            calls.append(len(results))
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return whole(results)
+
+        monkeypatch.setattr(journal.store, "settled", broken)
+        teacher = FakeTeacher(ceiling=4)
+        with pytest.raises(KeyboardInterrupt):
+            journal.ask(teacher, questions(range(20)), "n")
+        # Every outcome that the session gave is on disk, those of the third commit among them.
+        known = sum(attempt.outcome == "answered" for attempt in journal.store.attempts())
+        assert known == sum(calls[:2]) + calls[3] and calls[3] >= calls[2]
+
+
+@pytest.mark.parametrize("price", [0, 7])
+def test_another_process_answers_before_the_retry(tmp_path, price):
+    """A failed attempt was paid for here: its money stays with the call, though the answer is another's."""
+    path = tmp_path / "j.sqlite"
+    (asked,) = questions("a")
+
+    class Raced(FakeSession):
+        def settled(self, count):
+            with Journal(path) as other:
+                other.ask(FakeTeacher(), [asked], "n")
+
+    teacher = FakeTeacher(faults={"a": 9})
+    teacher.session = lambda: Raced(teacher)
+    teacher.cost_micros = lambda response: price
+    with Journal(path) as journal:
+        (response,), (info,) = journal.ask(teacher, [asked], "n")
+        assert response.text == "answer to a" and teacher.asked == {"a": 1}
+        assert info.cost_micros == journal.spent() == price and info.reused == (price == 0)
+        (_,), (again,) = journal.ask(teacher, [asked], "n")
+    assert again.reused and again.cost_micros == 0
+
+
 def test_a_session_that_gives_a_ticket_back_twice_is_named(tmp_path):
     class Twice(FakeSession):
         def take(self, timeout):

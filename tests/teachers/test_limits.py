@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill_dagster.teachers._limits import BREAKER, Gate, Rate, Stop
-from distill_dagster.teachers._openai_wire import retry_after
+from distill_dagster.teachers._openai_failures import retry_after
 
 
 class Clock:

@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -66,6 +67,36 @@ def killed_while_asking(folder, kills, count, most, seed, faults=None):
 @pytest.mark.kill
 def test_killed_while_asking(tmp_path):
     killed_while_asking(tmp_path, kills=3, count=250, most=8, seed=3)
+
+
+@pytest.mark.kill
+@pytest.mark.slow
+@pytest.mark.parametrize("signals", [1, 2])
+def test_ctrl_c_waits_for_what_is_on_the_wire_and_a_second_one_does_not(tmp_path, signals):
+    journal = tmp_path / "j.sqlite"
+    with FaultServer() as server:
+        arguments = [str(journal), server.url, str(tmp_path / "answers.json"), "100", "8"]
+        process = subprocess.Popen(
+            [sys.executable, str(WORKER), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        while server.requests < 20 and process.poll() is None:
+            time.sleep(0.002)
+        server.hold = threading.Event()
+        while server.in_flight < 8 and process.poll() is None:
+            time.sleep(0.002)
+        start = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        time.sleep(1.0)
+        assert process.poll() is None  # it waits
+        if signals == 2:
+            process.send_signal(signal.SIGINT)
+        else:
+            server.hold.set()
+        _, said = process.communicate(timeout=20)
+        assert process.returncode != 0 and "KeyboardInterrupt" in said and time.monotonic() - start < 4.5
+        outcomes = dict(rows(journal, "SELECT outcome, count(*) FROM attempt GROUP BY outcome"))
+        assert outcomes["answered"] == sum(server.billed.values()) and outcomes.get("unknown", 0) == 8 * (signals - 1)
+        assert rows(journal, "SELECT * FROM lease") == rows(journal, "SELECT * FROM holder") == []
 
 
 @pytest.mark.kill
