@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -228,7 +228,8 @@ def load_model(folder: str | Path, dtype: str = "fp32") -> PreTrainedModel:
     An adapter is merged into its base.
 
     Raises:
-        ModelError: The folder does not pass `check`, holds an encoder without a head, or transformers cannot build it.
+        ModelError: The folder does not pass `check`, lacks weights, holds an encoder without a head or an
+            encoder-decoder, or transformers cannot build it.
     """
     path = check(folder)
     import torch
@@ -247,15 +248,22 @@ def load_model(folder: str | Path, dtype: str = "fp32") -> PreTrainedModel:
             "it is an encoder without a classification head: it answers nothing.",
             "Start a student from it, or `fit` a teacher from it on a task of kind `label`: both give it a head.",
         )
+    if kind == "causal" and classifier.reads_with_an_encoder(path):
+        raise ModelError(
+            str(path),
+            "it is an encoder-decoder: as a causal language model it would lose its encoder.",
+            "Use a decoder-only model, such as a Llama or Qwen.",
+        )
     auto = AutoModelForSequenceClassification if kind == "classifier" else AutoModelForCausalLM
     logging.disable_progress_bar()
     try:
-        model = auto.from_pretrained(
+        model, report = auto.from_pretrained(
             path,
             dtype=getattr(torch, DTYPES[dtype]),
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
+            output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(
@@ -263,7 +271,21 @@ def load_model(folder: str | Path, dtype: str = "fp32") -> PreTrainedModel:
             f"transformers cannot load it ({error}).",
             "Check that config.json and the weights belong together.",
         ) from error
+    require_weights(path, report["missing_keys"])
     return model.eval()
+
+
+def require_weights(path: Path, missing: Iterable[str]) -> None:
+    """ModelError where a folder lacks weights of its model: transformers draws them at random, each time anew."""
+    names = sorted(missing)
+    if names:
+        more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+        raise ModelError(
+            str(path),
+            f"its weights lack {', '.join(names[:6])}{more}, which would be drawn at random.",
+            "Copy all its weight files and their index again, or save the whole model as its `architectures` in "
+            "config.json say.",
+        )
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
