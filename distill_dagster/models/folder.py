@@ -229,7 +229,7 @@ def load_model(folder: str | Path, dtype: str = "fp32") -> PreTrainedModel:
 
     Raises:
         ModelError: The folder does not pass `check`, lacks weights, holds an encoder without a head or an
-            encoder-decoder, or transformers cannot build it.
+            encoder-decoder, has no key-value cache, or transformers cannot build it.
     """
     path = check(folder)
     import torch
@@ -272,6 +272,15 @@ def load_model(folder: str | Path, dtype: str = "fp32") -> PreTrainedModel:
             "Check that config.json and the weights belong together.",
         ) from error
     require_weights(path, report["missing_keys"])
+    if kind == "causal":
+        from distill_dagster.models.steppers import can_step
+
+        if not can_step(model):
+            raise ModelError(
+                str(path),
+                f"a {type(model).__name__} has no key-value cache (`past_key_values`), so it cannot be asked here.",
+                "Use a model with attention layers, such as a Llama or Qwen, or one that mixes both, such as LFM2.",
+            )
     return model.eval()
 
 
