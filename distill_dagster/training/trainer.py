@@ -165,8 +165,6 @@ class Run(Frame):
                 self._log(looked)
             if self.to_save:
                 resuming.save(self)
-            if stopping and stopping.over:
-                break
         self.model.eval()
         self.world.wait()
         summary = self.summary(resumed, self.forward.way)
@@ -187,10 +185,13 @@ class Run(Frame):
         return summary
 
     def _steps(self) -> Iterator[list[list[Example]]]:
-        """The batches of every step that is left."""
+        """The batches of every step that is left; of none where it has waited long enough, also where a checkpoint
+        stood behind the step that decided so."""
         count = self.recipe.accumulate
         stream = self.feed.batches(self.step * count)
         for _ in range(self.recipe.steps - self.step):
+            if self.stopping and self.stopping.over:
+                return
             yield list(itertools.islice(stream, count))
 
     def _update(self, batches: list[list[Example]]) -> dict[str, float]:
