@@ -13,6 +13,7 @@ import torch
 
 from distill_dagster.config.models import Recipe
 from distill_dagster.errors import TrainingError
+from distill_dagster.models.padding import padding
 from distill_dagster.records.identity import digest
 from distill_dagster.training import determinism, features, memory, metrics, probe, rationale, reference, resuming
 from distill_dagster.training.data import Example
@@ -102,8 +103,8 @@ def train(
         sources = [*signals, *reference.wanted(model, tokenizer, examples, recipe, path)]
         if world.first:
             world.wait()
-        padding = int(tokenizer.pad_token_id or 0)  # pyright: ignore[reportArgumentType]
-        fitted = recipe.linear_probe and probe.fit(model, examples, recipe, padding, world, str(path))
+        own = padding(model, tokenizer)
+        fitted = recipe.linear_probe and probe.fit(model, examples, recipe, own, world, str(path))
         run = Run(model, tokenizer, examples, recipe, path, sources, rewards, world)
         summary = run.go(validation, progress)
         if fitted:
@@ -127,7 +128,7 @@ class Run(Frame):
         world: World | None = None,
     ) -> None:
         super().__init__(model, examples, recipe, folder, world or World(), signals, rewards)
-        self.padding = int(tokenizer.pad_token_id or 0)  # pyright: ignore[reportArgumentType]
+        self.padding = padding(model, tokenizer)
         built = {name: (weight, build(name, params)) for name, (weight, params) in recipe.terms.items()}
         # A term of weight 0 is logged where it costs nothing; a teacher is not asked for it, nor are batches made.
         self.terms = {
