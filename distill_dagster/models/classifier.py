@@ -123,7 +123,7 @@ def with_head(folder: str | Path, names: Sequence[str], seed: int) -> PreTrained
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
 
-    from distill_dagster.models.folder import check, require_weights
+    from distill_dagster.models.folder import check, require_weights, unloadable
 
     path = check(folder)
     before = logging.get_verbosity()
@@ -139,12 +139,10 @@ def with_head(folder: str | Path, names: Sequence[str], seed: int) -> PreTrained
             local_files_only=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(
-            str(path),
-            f"transformers cannot put a classification head on it ({error}).",
-            "Start from an encoder such as BERT, DistilBERT, RoBERTa or ModernBERT.",
-        ) from error
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        reason = f"transformers cannot put a classification head on it ({error})."
+        step = "Start from an encoder such as BERT, DistilBERT, RoBERTa or ModernBERT."
+        raise unloadable(path, error, reason, step) from error
     finally:
         logging.set_verbosity(before)
     missing = set(report["missing_keys"])

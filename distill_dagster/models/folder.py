@@ -36,6 +36,7 @@ TOKENIZER_FILES = (
 #: A folder has a tokenizer when one of these sets is there.
 TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"), ("vocab.txt",))
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 #: What a library writes about itself or its machine; it says nothing about the model.
 VOLATILE = frozenset(
     {
@@ -184,7 +185,7 @@ def digest(folder: str | Path) -> str:
 
 def context_length(model: PreTrainedModel) -> int:
     """Tokens a model can look at: `max_position_embeddings`, or 1024 where its config does not say."""
-    config = model.config
+    config = model.config.get_text_config()
     for name in ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length"):
         value = getattr(config, name, None)
         if isinstance(value, int) and value > 0:
@@ -209,8 +210,8 @@ def parameters(folder: str | Path) -> int:
     from distill_dagster.models import adapter
 
     total = parameters(adapter.base_of(folder)) if adapter.is_adapter(folder) else 0
-    for path in sorted(Path(folder).glob("*.safetensors")):
-        with path.open("rb") as file:
+    for name in _weight_files(Path(folder)):
+        with (Path(folder) / name).open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             header: Mapping[str, Any] = json.loads(file.read(length))
         for name, entry in header.items():
@@ -220,6 +221,15 @@ def parameters(folder: str | Path) -> int:
                     count *= size
                 total += count
     return total
+
+
+def _weight_files(path: Path) -> list[str]:
+    """The weight files that are loaded; the same weights may lie beside them in another layout."""
+    if (path / WEIGHTS).is_file():
+        return [WEIGHTS]
+    if (path / INDEX).is_file():
+        return sorted(set(_json(path / INDEX).get("weight_map", {}).values()))
+    return sorted(entry.name for entry in path.glob("*.safetensors"))
 
 
 def load_model(folder: str | Path, dtype: str = "fp32") -> PreTrainedModel:
@@ -265,12 +275,9 @@ def load_model(folder: str | Path, dtype: str = "fp32") -> PreTrainedModel:
             local_files_only=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(
-            str(path),
-            f"transformers cannot load it ({error}).",
-            "Check that config.json and the weights belong together.",
-        ) from error
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        reason = f"transformers cannot load it ({error})."
+        raise unloadable(path, error, reason, "Check that config.json and the weights belong together.") from error
     require_weights(path, report["missing_keys"])
     if kind == "causal":
         from distill_dagster.models.steppers import can_step
@@ -282,6 +289,19 @@ def load_model(folder: str | Path, dtype: str = "fp32") -> PreTrainedModel:
                 "Use a model with attention layers, such as a Llama or Qwen, or one that mixes both, such as LFM2.",
             )
     return model.eval()
+
+
+def unloadable(path: Path, error: Exception, reason: str, next_step: str) -> ModelError:
+    """What is said where transformers cannot load a folder; of quantized weights, that they are."""
+    said = _json(path / "config.json").get("quantization_config")
+    if not isinstance(said, dict):
+        return ModelError(str(path), reason, next_step)
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return ModelError(
+        str(path),
+        f"its weights are quantized ({said.get('quant_method')}), and they cannot be read here ({first}).",
+        "Name the unquantized model that it was made from.",
+    )
 
 
 def require_weights(path: Path, missing: Iterable[str]) -> None:
@@ -317,6 +337,10 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
             tokenizer = PreTrainedTokenizerFast.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(str(path), f"the tokenizer cannot be read ({error}).", "Save it again.") from error
+    except ImportError as error:  # sentencepiece, protobuf, tiktoken
+        reason = f"a package that reads this tokenizer is missing ({' '.join(str(error).split())})."
+        step = "Install it, or save the tokenizer elsewhere with `save_pretrained`, which writes tokenizer.json."
+        raise ModelError(str(path), reason, step) from error
     if tokenizer.eos_token_id is None and tokenizer.sep_token_id is not None:
         tokenizer.eos_token = tokenizer.sep_token  # An encoder's text ends with its separator.
     if tokenizer.eos_token_id is None:
