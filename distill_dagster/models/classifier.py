@@ -123,7 +123,8 @@ def with_head(folder: str | Path, names: Sequence[str], seed: int) -> PreTrained
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
 
-    from distill_dagster.models.folder import check, require_weights, unloadable
+    from distill_dagster.models.folder import check
+    from distill_dagster.models.loading import require_weights, unloadable
 
     path = check(folder)
     before = logging.get_verbosity()

@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +88,7 @@ def fetch_config(model: str, revision: str | None = None) -> dict[str, Any]:
     from huggingface_hub import hf_hub_download
 
     try:
-        return _json(Path(hf_hub_download(model, "config.json", revision=revision)))
+        return read_json(Path(hf_hub_download(model, "config.json", revision=revision)))
     except (OSError, ValueError, RuntimeError, ModelError):
         return {}
 
@@ -120,7 +120,7 @@ def check(folder: str | Path) -> Path:
     if "config.json" not in names:
         raise ModelError(str(path), "no config.json beside the weights.", "Copy it from where the model was saved.")
     for name in ("config.json", "tokenizer_config.json"):
-        if name in names and "auto_map" in _json(path / name):
+        if name in names and "auto_map" in read_json(path / name):
             raise ModelError(
                 str(path / name),
                 "auto_map asks for code from the model's author: refused.",
@@ -130,7 +130,7 @@ def check(folder: str | Path) -> Path:
         raise ModelError(str(path), "no tokenizer beside the weights.", "Save the tokenizer into this folder, too.")
     for name in names:
         if name.endswith(".safetensors.index.json"):
-            missing = sorted(set(_json(path / name).get("weight_map", {}).values()) - set(names))
+            missing = sorted(set(read_json(path / name).get("weight_map", {}).values()) - set(names))
             if missing:
                 raise ModelError(str(path / missing[0]), f"{name} names it, but it is not there.", "Copy all shards.")
     for name in weights:
@@ -138,7 +138,8 @@ def check(folder: str | Path) -> Path:
     return path
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises ModelError where the file holds none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
@@ -228,7 +229,7 @@ def _weight_files(path: Path) -> list[str]:
     if (path / WEIGHTS).is_file():
         return [WEIGHTS]
     if (path / INDEX).is_file():
-        return sorted(set(_json(path / INDEX).get("weight_map", {}).values()))
+        return sorted(set(read_json(path / INDEX).get("weight_map", {}).values()))
     return sorted(entry.name for entry in path.glob("*.safetensors"))
 
 
@@ -247,6 +248,7 @@ def load_model(folder: str | Path, dtype: str = "fp32") -> PreTrainedModel:
     from transformers.utils import logging
 
     from distill_dagster.models import adapter, classifier
+    from distill_dagster.models.loading import require_weights, unloadable
 
     if adapter.is_adapter(path):
         return adapter.load(path).to(getattr(torch, DTYPES[dtype]))  # pyright: ignore[reportArgumentType]
@@ -291,32 +293,6 @@ def load_model(folder: str | Path, dtype: str = "fp32") -> PreTrainedModel:
     return model.eval()
 
 
-def unloadable(path: Path, error: Exception, reason: str, next_step: str) -> ModelError:
-    """What is said where transformers cannot load a folder; of quantized weights, that they are."""
-    said = _json(path / "config.json").get("quantization_config")
-    if not isinstance(said, dict):
-        return ModelError(str(path), reason, next_step)
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return ModelError(
-        str(path),
-        f"its weights are quantized ({said.get('quant_method')}), and they cannot be read here ({first}).",
-        "Name the unquantized model that it was made from.",
-    )
-
-
-def require_weights(path: Path, missing: Iterable[str]) -> None:
-    """ModelError where a folder lacks weights of its model: transformers draws them at random, each time anew."""
-    names = sorted(missing)
-    if names:
-        more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-        raise ModelError(
-            str(path),
-            f"its weights lack {', '.join(names[:6])}{more}, which would be drawn at random.",
-            "Copy all its weight files and their index again, or save the whole model as its `architectures` in "
-            "config.json say.",
-        )
-
-
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder (weights need not be there). It always has an end and a padding token.
 
@@ -326,7 +302,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     path = Path(folder)
     if not any(all((path / name).is_file() for name in needed) for needed in TOKENIZERS):
         raise ModelError(str(path), "no tokenizer in this folder.", "Save a tokenizer into it, or fit one.")
-    if (path / "tokenizer_config.json").is_file() and "auto_map" in _json(path / "tokenizer_config.json"):
+    if (path / "tokenizer_config.json").is_file() and "auto_map" in read_json(path / "tokenizer_config.json"):
         raise ModelError(str(path / "tokenizer_config.json"), "auto_map asks for remote code: refused.", "Remove it.")
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -400,4 +376,4 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
         return
     tokenizer.save_pretrained(path)
     config = path / "tokenizer_config.json"
-    _write_json(config, _json(config))
+    _write_json(config, read_json(config))
