@@ -12,6 +12,23 @@ from distill_dagster.errors import ModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+#: The day in every template that writes today's date, as in Llama's own where nobody tells it the day. By the clock,
+#: a conversation would be other tokens tomorrow, and no signals, checkpoint or measurement of today would fit it.
+DATE = "26 Jul 2024"
+#: What `strftime_now` says on that day, a Friday, at midnight.
+_CODES = {
+    "%d": "26", "%-d": "26", "%e": "26", "%j": "208", "%m": "07", "%-m": "7", "%b": "Jul", "%B": "July", "%Y": "2024",
+    "%y": "24", "%a": "Fri", "%A": "Friday", "%F": "2024-07-26", "%H": "00", "%I": "12", "%p": "AM", "%M": "00",
+    "%S": "00", "%T": "00:00:00",
+}  # fmt: skip
+#: Stands before such a template: a macro of this name hides the function that asks the clock. What a caller hands to
+#: a template beside it loses its functions, so it cannot be handed one. The template begins on a line of its own.
+_NOW = (
+    "{% macro strftime_now(format) %}{% set said = namespace(text=format) %}"
+    f"{{% for code, text in {_CODES!r}.items() %}}"
+    "{% set said.text = said.text | replace(code, text) %}{% endfor %}{{ said.text }}{% endmacro %}\n"
+)
+
 
 def require_template(tokenizer: PreTrainedTokenizerBase) -> None:
     """ModelError where a tokenizer has no chat template."""
@@ -26,15 +43,19 @@ def require_template(tokenizer: PreTrainedTokenizerBase) -> None:
 def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], prompt: bool) -> str:
     """A conversation as text; with `prompt`, up to where the assistant begins to speak.
 
+    Where its template writes today's date, it is always that of `DATE`.
+
     Raises:
         ModelError: The template does not take such a conversation, for example an unknown role.
     """
     from jinja2 import TemplateError
 
+    template = str(tokenizer.get_chat_template())
+    fixed = {"chat_template": _NOW + template} if "strftime_now" in template else {}
     try:
         return str(
             tokenizer.apply_chat_template(
-                [dict(message) for message in messages], tokenize=False, add_generation_prompt=prompt
+                [dict(message) for message in messages], tokenize=False, add_generation_prompt=prompt, **fixed
             )
         )
     except TemplateError as error:

@@ -49,6 +49,17 @@ def kind_of(config: Mapping[str, Any]) -> Kind:
     return "encoder" if config.get("model_type") in MODEL_FOR_MASKED_LM_MAPPING_NAMES else "causal"
 
 
+def reads_with_an_encoder(folder: str | Path) -> bool:
+    """Does a checked folder hold an encoder-decoder (BART, T5)? Its decoder alone says something else."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError):
+        return False  # Loading the model says what is wrong with it.
+    return bool(getattr(config, "is_encoder_decoder", False))
+
+
 def is_classifier(model: PreTrainedModel) -> bool:
     """Is it a classifier, and no language model?"""
     return type(model).__name__.endswith(CLASSIFIES)
@@ -106,12 +117,14 @@ def with_head(folder: str | Path, names: Sequence[str], seed: int) -> PreTrained
     the config's `initializer_range`, biases 0, norms 1.
 
     Raises:
-        ModelError: transformers knows no classifier of this architecture, or cannot load it.
+        ModelError: transformers knows no classifier of this architecture, or cannot load it, or the folder lacks
+            weights of the encoder itself.
     """
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
 
     from distill_dagster.models.folder import check
+    from distill_dagster.models.loading import require_weights, unloadable
 
     path = check(folder)
     before = logging.get_verbosity()
@@ -127,16 +140,17 @@ def with_head(folder: str | Path, names: Sequence[str], seed: int) -> PreTrained
             local_files_only=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(
-            str(path),
-            f"transformers cannot put a classification head on it ({error}).",
-            "Start from an encoder such as BERT, DistilBERT, RoBERTa or ModernBERT.",
-        ) from error
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        reason = f"transformers cannot put a classification head on it ({error})."
+        step = "Start from an encoder such as BERT, DistilBERT, RoBERTa or ModernBERT."
+        raise unloadable(path, error, reason, step) from error
     finally:
         logging.set_verbosity(before)
+    missing = set(report["missing_keys"])
+    own = f"{model.base_model_prefix}."
+    require_weights(path, (name for name in missing if name.startswith(own) and "pooler" not in name))
     name_labels(model.config, names)
-    draw_missing(model, set(report["missing_keys"]), seed)
+    draw_missing(model, missing, seed)
     return model.eval()
 
 

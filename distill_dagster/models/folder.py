@@ -36,6 +36,7 @@ TOKENIZER_FILES = (
 #: A folder has a tokenizer when one of these sets is there.
 TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"), ("vocab.txt",))
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 #: What a library writes about itself or its machine; it says nothing about the model.
 VOLATILE = frozenset(
     {
@@ -87,7 +88,7 @@ def fetch_config(model: str, revision: str | None = None) -> dict[str, Any]:
     from huggingface_hub import hf_hub_download
 
     try:
-        return _json(Path(hf_hub_download(model, "config.json", revision=revision)))
+        return read_json(Path(hf_hub_download(model, "config.json", revision=revision)))
     except (OSError, ValueError, RuntimeError, ModelError):
         return {}
 
@@ -119,7 +120,7 @@ def check(folder: str | Path) -> Path:
     if "config.json" not in names:
         raise ModelError(str(path), "no config.json beside the weights.", "Copy it from where the model was saved.")
     for name in ("config.json", "tokenizer_config.json"):
-        if name in names and "auto_map" in _json(path / name):
+        if name in names and "auto_map" in read_json(path / name):
             raise ModelError(
                 str(path / name),
                 "auto_map asks for code from the model's author: refused.",
@@ -129,7 +130,7 @@ def check(folder: str | Path) -> Path:
         raise ModelError(str(path), "no tokenizer beside the weights.", "Save the tokenizer into this folder, too.")
     for name in names:
         if name.endswith(".safetensors.index.json"):
-            missing = sorted(set(_json(path / name).get("weight_map", {}).values()) - set(names))
+            missing = sorted(set(read_json(path / name).get("weight_map", {}).values()) - set(names))
             if missing:
                 raise ModelError(str(path / missing[0]), f"{name} names it, but it is not there.", "Copy all shards.")
     for name in weights:
@@ -137,7 +138,8 @@ def check(folder: str | Path) -> Path:
     return path
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises ModelError where the file holds none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
@@ -184,7 +186,7 @@ def digest(folder: str | Path) -> str:
 
 def context_length(model: PreTrainedModel) -> int:
     """Tokens a model can look at: `max_position_embeddings`, or 1024 where its config does not say."""
-    config = model.config
+    config = model.config.get_text_config()
     for name in ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length"):
         value = getattr(config, name, None)
         if isinstance(value, int) and value > 0:
@@ -209,8 +211,8 @@ def parameters(folder: str | Path) -> int:
     from distill_dagster.models import adapter
 
     total = parameters(adapter.base_of(folder)) if adapter.is_adapter(folder) else 0
-    for path in sorted(Path(folder).glob("*.safetensors")):
-        with path.open("rb") as file:
+    for name in _weight_files(Path(folder)):
+        with (Path(folder) / name).open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             header: Mapping[str, Any] = json.loads(file.read(length))
         for name, entry in header.items():
@@ -222,13 +224,23 @@ def parameters(folder: str | Path) -> int:
     return total
 
 
+def _weight_files(path: Path) -> list[str]:
+    """The weight files that are loaded; the same weights may lie beside them in another layout."""
+    if (path / WEIGHTS).is_file():
+        return [WEIGHTS]
+    if (path / INDEX).is_file():
+        return sorted(set(read_json(path / INDEX).get("weight_map", {}).values()))
+    return sorted(entry.name for entry in path.glob("*.safetensors"))
+
+
 def load_model(folder: str | Path, dtype: str = "fp32") -> PreTrainedModel:
     """A causal language model or a classifier from a checked folder, in evaluation mode. `dtype` is fp32, fp16 or bf16.
 
     An adapter is merged into its base.
 
     Raises:
-        ModelError: The folder does not pass `check`, holds an encoder without a head, or transformers cannot build it.
+        ModelError: The folder does not pass `check`, lacks weights, holds an encoder without a head or an
+            encoder-decoder, has no key-value cache, or transformers cannot build it.
     """
     path = check(folder)
     import torch
@@ -236,6 +248,7 @@ def load_model(folder: str | Path, dtype: str = "fp32") -> PreTrainedModel:
     from transformers.utils import logging
 
     from distill_dagster.models import adapter, classifier
+    from distill_dagster.models.loading import require_weights, unloadable
 
     if adapter.is_adapter(path):
         return adapter.load(path).to(getattr(torch, DTYPES[dtype]))  # pyright: ignore[reportArgumentType]
@@ -247,22 +260,36 @@ def load_model(folder: str | Path, dtype: str = "fp32") -> PreTrainedModel:
             "it is an encoder without a classification head: it answers nothing.",
             "Start a student from it, or `fit` a teacher from it on a task of kind `label`: both give it a head.",
         )
+    if kind == "causal" and classifier.reads_with_an_encoder(path):
+        raise ModelError(
+            str(path),
+            "it is an encoder-decoder: as a causal language model it would lose its encoder.",
+            "Use a decoder-only model, such as a Llama or Qwen.",
+        )
     auto = AutoModelForSequenceClassification if kind == "classifier" else AutoModelForCausalLM
     logging.disable_progress_bar()
     try:
-        model = auto.from_pretrained(
+        model, report = auto.from_pretrained(
             path,
             dtype=getattr(torch, DTYPES[dtype]),
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(
-            str(path),
-            f"transformers cannot load it ({error}).",
-            "Check that config.json and the weights belong together.",
-        ) from error
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        reason = f"transformers cannot load it ({error})."
+        raise unloadable(path, error, reason, "Check that config.json and the weights belong together.") from error
+    require_weights(path, report["missing_keys"])
+    if kind == "causal":
+        from distill_dagster.models.steppers import can_step
+
+        if not can_step(model):
+            raise ModelError(
+                str(path),
+                f"a {type(model).__name__} has no key-value cache (`past_key_values`), so it cannot be asked here.",
+                "Use a model with attention layers, such as a Llama or Qwen, or one that mixes both, such as LFM2.",
+            )
     return model.eval()
 
 
@@ -275,7 +302,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     path = Path(folder)
     if not any(all((path / name).is_file() for name in needed) for needed in TOKENIZERS):
         raise ModelError(str(path), "no tokenizer in this folder.", "Save a tokenizer into it, or fit one.")
-    if (path / "tokenizer_config.json").is_file() and "auto_map" in _json(path / "tokenizer_config.json"):
+    if (path / "tokenizer_config.json").is_file() and "auto_map" in read_json(path / "tokenizer_config.json"):
         raise ModelError(str(path / "tokenizer_config.json"), "auto_map asks for remote code: refused.", "Remove it.")
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -286,6 +313,10 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
             tokenizer = PreTrainedTokenizerFast.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(str(path), f"the tokenizer cannot be read ({error}).", "Save it again.") from error
+    except ImportError as error:  # sentencepiece, protobuf, tiktoken
+        reason = f"a package that reads this tokenizer is missing ({' '.join(str(error).split())})."
+        step = "Install it, or save the tokenizer elsewhere with `save_pretrained`, which writes tokenizer.json."
+        raise ModelError(str(path), reason, step) from error
     if tokenizer.eos_token_id is None and tokenizer.sep_token_id is not None:
         tokenizer.eos_token = tokenizer.sep_token  # An encoder's text ends with its separator.
     if tokenizer.eos_token_id is None:
@@ -345,4 +376,4 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
         return
     tokenizer.save_pretrained(path)
     config = path / "tokenizer_config.json"
-    _write_json(config, _json(config))
+    _write_json(config, read_json(config))

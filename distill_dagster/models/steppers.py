@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -88,6 +89,11 @@ class LlamaStepper:
         self.values = [value[rows] for value in self.values]
 
 
+def can_step(model: PreTrainedModel) -> bool:
+    """Does the model keep what it has read where a stepper finds it? Mamba and its like keep it elsewhere."""
+    return "past_key_values" in inspect.signature(model.forward).parameters
+
+
 class CacheStepper:
     """Any causal model of transformers, with its own cache. Prompts are padded on the left.
 
@@ -128,4 +134,4 @@ class CacheStepper:
         rows = placed(rows, self.model.device)
         self.mask = self.mask[rows]
         assert self.cache is not None
-        self.cache.batch_select_indices(rows)
+        self.cache.reorder_cache(rows)  # Layers of every kind have it, and it takes fewer rows as well.

@@ -14,6 +14,7 @@ from distill_dagster.models import classifier
 from distill_dagster.models import folder as folders
 from distill_dagster.models.chat import plain_tokens
 from distill_dagster.models.generation import BUCKET, LEAST_ROWS, sample
+from distill_dagster.models.padding import padding
 from distill_dagster.records.identity import digest
 from distill_dagster.teachers.base import Request, Response, TokenLogprob
 
@@ -33,7 +34,7 @@ class Classifier:
         self.labels = classifier.labels(self.model)
         self.context = folders.context_length(self.model)
         self.batch_size, self.threads = batch_size, threads
-        self.padding = int(self.tokenizer.pad_token_id or 0)  # pyright: ignore[reportArgumentType]
+        self.padding = padding(self.model, self.tokenizer)
 
     def ask(self, requests: Sequence[Request], served_model: str) -> Iterator[tuple[int, Response]]:
         """Classify every request's user turns; shorter texts first.

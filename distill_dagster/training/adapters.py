@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from distill_dagster.config.registry import nearest
 from distill_dagster.errors import TrainingError
 from distill_dagster.models import adapter as folders_of_adapters
+from distill_dagster.models.classifier import is_classifier
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -115,11 +116,12 @@ def attach(model: PreTrainedModel, recipe: Recipe, place: str) -> Any:
 
     peft = folders_of_adapters.library(place)
     if not type(model).__name__.endswith(("ForCausalLM", "LMHeadModel")):
-        raise TrainingError(
-            place,
-            f"an adapter would freeze the classifier of a {type(model).__name__}.",
-            "Train it whole: leave out `adapter`.",
+        reason = (
+            f"an adapter would freeze the classifier of a {type(model).__name__}."
+            if is_classifier(model)
+            else f"adapters are for models of text alone, and a {type(model).__name__} has other parts beside."
         )
+        raise TrainingError(place, reason, "Train it whole: leave out `adapter`.")
     targets = "all-linear" if options.targets == "auto" else _targets(model, options.targets, place)
     config = peft.LoraConfig(
         r=options.r,

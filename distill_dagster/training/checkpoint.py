@@ -59,17 +59,42 @@ def write(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
         raise store_error(error, final) from error
     for old in folder.glob(f"{PREFIX}*"):
         if old != final:
-            shutil.rmtree(old, ignore_errors=True)
+            _remove(old)
     return final
 
 
 def newest(folder: Path, fingerprint: str) -> Checkpoint | None:
-    """The last checkpoint of the run that `fingerprint` describes; checkpoints of other runs are removed."""
+    """The last checkpoint of the run that `fingerprint` describes; checkpoints of other runs are removed, and what a
+    kill left of one that was being written or removed."""
     from safetensors.torch import load_file
 
+    for left in folder.glob(f".{PREFIX}*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
     for path in sorted(folder.glob(f"{PREFIX}*"), reverse=True):
-        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        state = _state(path)
         if state.get("fingerprint") == fingerprint:
             return Checkpoint(load_file(path / "model.safetensors"), load_file(path / "optimizer.safetensors"), state)
-        shutil.rmtree(path)
+        _remove(path)
     return None
+
+
+def _state(path: Path) -> dict[str, Any]:
+    """What a checkpoint says; nothing where a part of it is gone or torn, as if it were another run's."""
+    if not all((path / name).is_file() for name in ("model.safetensors", "optimizer.safetensors")):
+        return {}
+    try:
+        found = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint; a kill meanwhile leaves nothing that looks like one."""
+    away = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(away, ignore_errors=True)
+    try:
+        path.rename(away)
+    except OSError:
+        away = path  # Where it cannot be moved it is removed in its place.
+    shutil.rmtree(away, ignore_errors=True)

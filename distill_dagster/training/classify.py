@@ -12,7 +12,7 @@ from distill_dagster.models import classifier
 from distill_dagster.models.chat import plain_tokens
 from distill_dagster.models.placing import placed
 from distill_dagster.training import layers
-from distill_dagster.training.data import ASSISTANT, Chat, Encoded, Example
+from distill_dagster.training.data import ASSISTANT, TOO_LONG, Chat, Encoded, Example
 from distill_dagster.training.feeds.base import DEFAULT
 from distill_dagster.training.objectives.base import Positions, build
 
@@ -56,7 +56,7 @@ def encode(
             raise TrainingError(
                 f"record {chat.record_id}",
                 f"it has {len(ids)} tokens, more than max_length {max_length}.",
-                "Raise training.max_length, or let a filter drop such records.",
+                TOO_LONG,
             )
         if not chat.weight:
             raise TrainingError(f"record {chat.record_id}", "its weight is 0.", "Drop the record.")

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 Template = Literal["chat", "plain"]
 ASSISTANT = "assistant"
+#: What to do about a record with too many tokens.
+TOO_LONG = (
+    "Raise training.max_length, or let a filter drop such records. Gold answers pass no filter (D_G, and D_T, from "
+    "which a teacher is fitted with the max_length of its `fit.recipe`): leave them out of the source's data."
+)
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ def encode(
             raise TrainingError(
                 f"record {chat.record_id}",
                 f"it has {len(ids)} tokens, more than max_length {max_length}.",
-                "Raise training.max_length, or let a filter drop such records.",
+                TOO_LONG,
             )
         weights = [chat.weight * (1.0 if said else prompt_loss_weight) for said in answer]
         if not any(weights[1:]):

@@ -53,7 +53,7 @@ def run(architecture: dict[str, Any], layers: int | None, recipe: dict[str, Any]
         Example(f"random {number}", [rng.randrange(config.vocab_size) for _ in range(length)], [1.0] * length)
         for number in range(said.batch_tokens // length)
     ]
-    words: Any = SimpleNamespace(pad_token_id=0)
+    words: Any = SimpleNamespace(pad_token_id=0, eos_token_id=0)
     with tempfile.TemporaryDirectory() as folder:
         summary = trainer.train(model, words, examples, said, folder)
         rows = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text("utf-8").splitlines()]

@@ -4,7 +4,8 @@ TASK.json:
     examples: parquet file with the columns of EXAMPLE (`record_id`, `messages`, `weight`, `task`); or
     texts: parquet file with a column `text`, for language modelling on every token; or
     pairs: parquet file with the columns of PREFERENCE (`record_id`, `messages`, `chosen`, `rejected`, `task`).
-    validation: like `examples`; its loss is measured before and after. Optional; not with `pairs`.
+    validation: like `examples`; its loss is measured before and after. Records longer than `max_length` are left out,
+        and counted in the summary. Optional; not with `pairs`.
     base: a model folder, or `{"preset": NAME, "tokenizer": FOLDER}`, or `{"encoder": FOLDER}`, which gets a new head.
         The last and an encoder's preset take `labels`.
     recipe: the fields of `Recipe`.
@@ -150,7 +151,7 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
     if labels:
         classify.refuse_text(recipe)
 
-    def encoded(file: str) -> data.Encoded:
+    def encoded(file: str, too_long: Any = too_long) -> data.Encoded:
         if labels:
             return classify.encode(tokenizer, _conversations(file), labels, recipe.max_length, too_long)
         return data.encode(
@@ -161,7 +162,14 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
         examples = _pairs(task, tokenizer, recipe, template, too_long)
     else:
         examples = encoded(task["examples"] if task.get("examples") else task["texts"])
-    validation = encoded(task["validation"]).examples if task.get("validation") else ()
+    # No filter has seen D_val, so a long record of it would stop every run.
+    validation = encoded(task["validation"], "drop") if task.get("validation") else data.Encoded([])
+    if validation.dropped and not validation.examples:
+        raise TrainingError(
+            place,
+            f"all {len(validation.dropped)} validation records (D_val) are longer than max_length {recipe.max_length}.",
+            "Raise training.max_length.",
+        )
     if recipe.trainer == "trl":
         summary = _by_trl(task, model, tokenizer, examples.examples, recipe, report, world)
     else:
@@ -171,7 +179,7 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
             examples.examples,
             recipe,
             task["work"],
-            validation=validation,
+            validation=validation.examples,
             progress=report,
             signals=_signals(task, tokenizer, template, labels),
             rewards=_rewards(task),
@@ -180,6 +188,8 @@ def run(task: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
     if not world.first:
         return summary
     summary |= {"dropped_too_long": len(examples.dropped), "template": None if labels else template}
+    if validation.dropped:
+        summary["validation_dropped_too_long"] = len(validation.dropped)
     if labels:
         summary["labels"] = len(labels)
     out = Path(task["out"])
@@ -236,8 +246,8 @@ def _signals(task: dict[str, Any], tokenizer: Any, template: Any, labels: tuple[
         if "aligned" in sources:
             from distill_dagster.training.signals.aligned import AlignedTeacher
 
-            files = [task.get("examples") or task["texts"], task.get("validation")]
-            chats = [chat for file in files if file for chat in _conversations(file)]
+            # It is asked about what is trained on, and never about validation records.
+            chats = _conversations(task.get("examples") or task["texts"])
             found.append(AlignedTeacher(path, tokenizer, chats, template, dtype))
     return found
 

@@ -17,6 +17,7 @@ import torch
 
 from distill_dagster.config.models import Recipe
 from distill_dagster.errors import TrainingError
+from distill_dagster.models.padding import padding
 from distill_dagster.records.identity import digest
 from distill_dagster.storage.atomic import sync_file, sync_folder
 from distill_dagster.storage.faults import fault_point
@@ -93,7 +94,7 @@ def wanted(
             if other != place:
                 shutil.rmtree(other, ignore_errors=True)
     place.mkdir(parents=True, exist_ok=True)
-    scorer = _Scorer(model, int(tokenizer.pad_token_id or 0), recipe)  # pyright: ignore[reportArgumentType]
+    scorer = _Scorer(model, padding(model, tokenizer), recipe)
     known: dict[Name, float] = {}
     for start in range(0, len(examples), SHARD):
         part = examples[start : start + SHARD]

@@ -21,7 +21,10 @@ def units(objective: Any, examples: Sequence[Example]) -> float:
         return float(count(examples))
     # A pair's rejected answer carries no loss but that of terms on pairs (`forward.learned`).
     kept = (example for example in examples if example.side is None or example.side.chosen)
-    return math.fsum(weight for example in kept for weight in example.weights[1:])
+    # A first token is predicted by nothing; but a classifier's record is one position, also one of a single token.
+    return math.fsum(
+        weight for example in kept for weight in (example.weights[1:] if example.label is None else example.weights)
+    )
 
 
 def shares(terms: Mapping[str, Any], batches: Sequence[Sequence[Example]]) -> list[dict[str, float]]:

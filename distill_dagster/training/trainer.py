@@ -13,6 +13,7 @@ import torch
 
 from distill_dagster.config.models import Recipe
 from distill_dagster.errors import TrainingError
+from distill_dagster.models.padding import padding
 from distill_dagster.records.identity import digest
 from distill_dagster.training import determinism, features, memory, metrics, probe, rationale, reference, resuming
 from distill_dagster.training.data import Example
@@ -102,8 +103,8 @@ def train(
         sources = [*signals, *reference.wanted(model, tokenizer, examples, recipe, path)]
         if world.first:
             world.wait()
-        padding = int(tokenizer.pad_token_id or 0)  # pyright: ignore[reportArgumentType]
-        fitted = recipe.linear_probe and probe.fit(model, examples, recipe, padding, world, str(path))
+        own = padding(model, tokenizer)
+        fitted = recipe.linear_probe and probe.fit(model, examples, recipe, own, world, str(path))
         run = Run(model, tokenizer, examples, recipe, path, sources, rewards, world)
         summary = run.go(validation, progress)
         if fitted:
@@ -127,7 +128,7 @@ class Run(Frame):
         world: World | None = None,
     ) -> None:
         super().__init__(model, examples, recipe, folder, world or World(), signals, rewards)
-        self.padding = int(tokenizer.pad_token_id or 0)  # pyright: ignore[reportArgumentType]
+        self.padding = padding(model, tokenizer)
         built = {name: (weight, build(name, params)) for name, (weight, params) in recipe.terms.items()}
         # A term of weight 0 is logged where it costs nothing; a teacher is not asked for it, nor are batches made.
         self.terms = {
@@ -165,8 +166,6 @@ class Run(Frame):
                 self._log(looked)
             if self.to_save:
                 resuming.save(self)
-            if stopping and stopping.over:
-                break
         self.model.eval()
         self.world.wait()
         summary = self.summary(resumed, self.forward.way)
@@ -187,10 +186,13 @@ class Run(Frame):
         return summary
 
     def _steps(self) -> Iterator[list[list[Example]]]:
-        """The batches of every step that is left."""
+        """The batches of every step that is left; of none where it has waited long enough, also where a checkpoint
+        stood behind the step that decided so."""
         count = self.recipe.accumulate
         stream = self.feed.batches(self.step * count)
         for _ in range(self.recipe.steps - self.step):
+            if self.stopping and self.stopping.over:
+                return
             yield list(itertools.islice(stream, count))
 
     def _update(self, batches: list[list[Example]]) -> dict[str, float]:

@@ -231,3 +231,61 @@ def test_a_model_nobody_here_made_tells_stories() -> None:
     assert all(response.output_tokens > 10 for response in found)
     backend._generator.stepper = CacheStepper(backend._model)
     assert answers(backend, requests) == found
+
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+
+
+@pytest.mark.parametrize("name", ["lfm2", "qwen3_next"])
+def test_a_model_that_mixes_kinds_of_layers_answers_rows_that_end_apart(folder: Path, name: str) -> None:
+    """A batch shrinks where rows have stopped, and the states of convolutions and linear attention shrink with it."""
+    import random
+
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from distill_dagster.models.generation import Generator, Row
+    from distill_dagster.training.folder import load_tokenizer
+
+    more = {
+        "lfm2": {"layer_types": ["conv", "full_attention"]},
+        "qwen3_next": {
+            "layer_types": ["linear_attention", "full_attention"], "num_experts": 4, "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32, "head_dim": 16,
+            "linear_num_value_heads": 2, "linear_num_key_heads": 2, "linear_key_head_dim": 16,
+            "linear_value_head_dim": 16,
+        },
+    }[name]  # fmt: skip
+    words = load_tokenizer(folder)
+    config = AutoConfig.for_model(name, vocab_size=len(words), intermediate_size=64, **SIZES, **more)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(8)
+    generator = Generator(model, words)
+    generator.ends |= set(range(0, len(words), 6))
+    rng = random.Random(0)
+    prompts = [[rng.randrange(len(words)) for _ in range(rng.randint(17, 32))] for _ in range(40)]
+    rows = [Row(at, prompt, 12, 0.0, 1.0, (), rng) for at, prompt in enumerate(prompts)]
+    found = {row.index: row.said for row in generator.run(rows)}
+    assert len({len(said) for said in found.values()}) > 4
+    for at, prompt in enumerate(prompts):
+        said: list[int] = []
+        while len(said) < 12 and not generator.ends & set(said):
+            with torch.no_grad():
+                said.append(int(model(torch.tensor([prompt + said]), use_cache=False).logits[0, -1].argmax()))
+        assert found[at] == said
+
+
+def test_a_model_that_keeps_no_key_value_cache_is_refused_when_it_is_loaded(folder: Path, tmp_path: Path) -> None:
+    from transformers import MambaConfig, MambaForCausalLM
+
+    from distill_dagster.training.folder import load_model, load_tokenizer, save
+
+    words = load_tokenizer(folder)
+    model = MambaForCausalLM(MambaConfig(vocab_size=len(words), hidden_size=32, num_hidden_layers=1, state_size=4))
+    with pytest.raises(ModelError, match="MambaForCausalLM has no key-value cache"):
+        load_model(save(model, words, tmp_path))

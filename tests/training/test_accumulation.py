@@ -158,3 +158,11 @@ def test_at_their_defaults_the_new_fields_are_no_identity() -> None:
     assert identity(Recipe(accumulate=2))["accumulate"] == 2
     with pytest.raises(ValueError, match="multiple of `processes`"):
         Recipe(accumulate=3, processes=2)
+
+
+def test_a_classifiers_record_of_one_token_has_its_share() -> None:
+    from distill_dagster.training.data import Example
+    from distill_dagster.training.shares import shares
+
+    short, longer = Example("a", [5], [1.0], label=0, text="x"), Example("b", [5, 6], [0.0, 3.0], label=1, text="xy")
+    assert shares({"sft": object()}, [[short], [longer]]) == [{"sft": 0.25}, {"sft": 0.75}]

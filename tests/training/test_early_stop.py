@@ -80,6 +80,40 @@ def test_a_kill_changes_nothing(overfitted, tokenizer, examples, tmp_path: Path,
     assert [[row.get(k) for k in keep] for row in ours] == [[row.get(k) for k in keep] for row in rows]
 
 
+def test_a_kill_behind_the_checkpoint_of_the_last_step_does_not_let_it_go_on(
+    tokenizer, examples, tmp_path: Path, monkeypatch
+) -> None:
+    """The loss would fall again after the stop: a run that went on would have other weights."""
+    from distill_dagster.training import resuming
+    from distill_dagster.training.trainer import Run, train
+
+    losses = [9.0, 5.0, 6.0, 6.0, 1.0, 0.9, 2.0, 2.0, 2.0]
+    monkeypatch.setattr(Run, "loss", lambda self, _: losses[self.step])
+    stop = EarlyStop(every=1, patience=2, share=1.0)
+    recipe = Recipe(steps=8, batch_tokens=256, checkpoint_every=1, log_every=1, early_stop=stop)
+
+    def run(folder: Path) -> tuple:
+        model = fresh(tokenizer)
+        return train(model, tokenizer, examples[:6], recipe, folder, validation=examples[60:62]), model
+
+    whole, model = run(tmp_path / "whole")
+    assert (whole["stopped_at"], whole["best_step"]) == (3, 1)
+    save = resuming.save
+
+    def kill(run) -> None:
+        save(run)
+        if run.step == 3:
+            raise Stop
+
+    with monkeypatch.context() as patched, pytest.raises(Stop):
+        patched.setattr(resuming, "save", kill)
+        run(tmp_path / "killed")
+    summary, again = run(tmp_path / "killed")
+    for key in ("steps", "stopped_at", "best_step", "best_validation_loss", "stop_reason", "tokens"):
+        assert summary[key] == whole[key], key
+    assert all(one.equal(other) for one, other in zip(model.parameters(), again.parameters(), strict=True))
+
+
 def test_a_run_that_still_improves_goes_to_its_end(tokenizer, examples, tmp_path: Path) -> None:
     from distill_dagster.training.trainer import train
 

@@ -149,3 +149,104 @@ def test_a_model_nobody_here_made(stories: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.equal(model(ids).logits, folder.load_model(again)(ids).logits)
     assert folder.load_tokenizer(again)("Lily ran.")["input_ids"] == words("Lily ran.")["input_ids"]
+
+
+def rewrite(folder: Path, keep) -> None:
+    """Leave only the weights for whose name `keep` says yes."""
+    from safetensors.torch import load_file, save_file
+
+    path = folder / "model.safetensors"
+    save_file({name: one for name, one in load_file(path).items() if keep(name)}, path, metadata={"format": "pt"})
+
+
+def test_a_folder_that_lacks_weights_is_refused(saved: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved, tmp_path / "one")
+    rewrite(tmp_path / "one", lambda name: name != "model.layers.1.mlp.up_proj.weight")
+    with pytest.raises(ModelError, match="its weights lack model.layers.1.mlp.up_proj.weight, which") as caught:
+        folder.load_model(tmp_path / "one")
+    assert str(tmp_path / "one") in caught.value.place and "again" in caught.value.next_step
+    rewrite(saved, lambda name: ".layers.1." not in name)  # as a shard without its index
+    with pytest.raises(ModelError, match=r"lack model.layers.1.input_layernorm.weight, .* and 3 more, which"):
+        folder.load_model(saved)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_decoder_without_its_output_layer(tokenizer, tmp_path: Path, tied: bool) -> None:
+    """Tied to the embedding it is not missing."""
+    from transformers import LlamaConfig, LlamaModel
+
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    path = folder.save(LlamaModel(LlamaConfig(**sizes, tie_word_embeddings=tied)), tokenizer, tmp_path)
+    if tied:
+        assert type(folder.load_model(path)).__name__ == "LlamaForCausalLM"
+        return
+    with pytest.raises(ModelError, match=r"lack lm_head.weight, which would be drawn at random"):
+        folder.load_model(path)
+
+
+def test_an_encoder_decoder_is_no_causal_model(tokenizer, tmp_path: Path) -> None:
+    from transformers import BartConfig, BartForCausalLM, BartForConditionalGeneration
+
+    sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
+    config = BartConfig(vocab_size=len(tokenizer), encoder_attention_heads=2, decoder_attention_heads=2, **sizes)
+    path = folder.save(BartForConditionalGeneration(config), tokenizer, tmp_path / "whole")
+    with pytest.raises(ModelError, match="encoder-decoder: as a causal language model it would lose its encoder"):
+        folder.load_model(path)
+    path = folder.save(BartForCausalLM(config), tokenizer, tmp_path / "decoder")
+    assert type(folder.load_model(path)).__name__ == "BartForCausalLM"
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "compressed-tensors"])
+def test_quantized_weights_that_cannot_be_read_are_named(saved: Path, method: str) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": method, "bits": 4}
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=rf"its weights are quantized \({method}\)") as caught:
+        folder.load_model(saved)
+    assert "unquantized model" in caught.value.next_step
+
+
+def test_a_tokenizer_whose_package_is_missing(saved: Path, monkeypatch) -> None:
+    import transformers
+
+    def missing(*_, **__) -> None:
+        raise ImportError("\nThis requires the SentencePiece library\nbut it was not found\n")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", missing)
+    with pytest.raises(ModelError, match=r"missing \(This requires the SentencePiece library but it") as caught:
+        folder.load_tokenizer(saved)
+    assert "Install it" in caught.value.next_step
+
+
+def test_weights_in_two_layouts_count_once(saved: Path, nano) -> None:
+    size = sum(p.numel() for p in nano.parameters())
+    shutil.copyfile(saved / "model.safetensors", saved / "consolidated.safetensors")
+    assert folder.parameters(saved) == size
+    (saved / "model.safetensors").rename(saved / "model-00001-of-00001.safetensors")
+    index = {"weight_map": dict.fromkeys(nano.state_dict(), "model-00001-of-00001.safetensors")}
+    (saved / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert folder.parameters(saved) == size
+
+
+def test_a_model_of_text_and_pictures(tokenizer, tmp_path: Path) -> None:
+    """Its context stands in the config of its text part, and it takes no adapter."""
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    from distill_dagster.config.models import Recipe
+    from distill_dagster.errors import TrainingError
+    from distill_dagster.training import adapters
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = Gemma3Config(
+        text_config={
+            **sizes, "vocab_size": len(tokenizer), "num_key_value_heads": 2, "head_dim": 16,
+            "max_position_embeddings": 4096, "layer_types": ["full_attention"],
+        },
+        vision_config={**sizes, "image_size": 28, "patch_size": 14},
+        mm_tokens_per_image=4, image_token_index=5, boi_token_index=6, eoi_token_index=7,
+    )  # fmt: skip
+    model = folder.load_model(folder.save(Gemma3ForConditionalGeneration(config), tokenizer, tmp_path))
+    assert folder.context_length(model) == 4096
+    pytest.importorskip("peft")
+    with pytest.raises(TrainingError, match="adapters are for models of text alone, and a Gemma3ForConditional"):
+        adapters.attach(model, Recipe(adapter={"kind": "lora"}), "here")

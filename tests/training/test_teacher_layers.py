@@ -96,6 +96,19 @@ def encoder(name: str, words, place: Path, layers: int = 4) -> Path:
     return folder.save(model, words, place)
 
 
+def test_an_encoder_that_lacks_a_layer_gets_no_head(words, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from distill_dagster.models import classifier
+
+    place = encoder("bert", words, tmp_path)
+    weights = place / "model.safetensors"
+    kept = {name: one for name, one in load_file(weights).items() if not name.startswith("encoder.layer.2.output")}
+    save_file(kept, weights, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lack bert.encoder.layer.2.output.LayerNorm.bias, .*output.dense.weight, wh"):
+        classifier.with_head(place, LABELS, 0)
+
+
 @pytest.mark.parametrize("name", ENCODERS)
 def test_any_encoder_gets_a_head_and_gives_layers(name: str, words, encoded, tmp_path: Path) -> None:
     import torch

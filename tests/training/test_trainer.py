@@ -230,3 +230,39 @@ def test_a_measure_without_a_number_is_left_out(tokenizer, examples, tmp_path: P
     (row,) = (tmp_path / "metrics.jsonl").read_text("utf-8").splitlines()
     said = json.loads(row, parse_constant=refuse)
     assert said["loss"] == 1.0 and said["samples"] == 3.0 and {"dpo_margin", "entropy"}.isdisjoint(said)
+
+
+def test_what_a_kill_left_of_a_checkpoint_does_not_stop_the_next_start(tmp_path: Path, monkeypatch) -> None:
+    import shutil
+
+    import torch
+
+    from distill_dagster.training import checkpoint
+
+    one = checkpoint.Checkpoint({"a": torch.ones(2)}, {"b": torch.zeros(1)}, {"fingerprint": "mine", "step": 4})
+    checkpoint.write(tmp_path, 4, one)
+    half = tmp_path / "step-00000008"  # of another run, its removal killed half way
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"x")
+    torn = tmp_path / "step-00000006"
+    shutil.copytree(tmp_path / "step-00000004", torn)
+    (torn / "state.json").write_text('{"fingerpr')
+    bare = tmp_path / "step-00000009"
+    shutil.copytree(tmp_path / "step-00000004", bare)
+    (bare / "optimizer.safetensors").unlink()
+    (tmp_path / ".step-00000007.tmp").mkdir()
+    found = checkpoint.newest(tmp_path, "mine")
+    assert found is not None and found.state["step"] == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000004"]
+
+    # A kill while one is removed leaves none that looks whole.
+    def killed(path: Path, **_) -> None:
+        if Path(path).exists():
+            next(Path(path).iterdir()).unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(shutil, "rmtree", killed)
+        checkpoint.newest(tmp_path, "other")
+    assert [path.name for path in tmp_path.iterdir()] == [".step-00000004.tmp"]
+    assert checkpoint.newest(tmp_path, "other") is None and not list(tmp_path.iterdir())

@@ -194,3 +194,31 @@ def test_batches_refuse_what_cannot_be() -> None:
         next(batches([], 100, 0))
     with pytest.raises(TrainingError, match="101 tokens, more than batch_tokens 100"):
         next(batches([5, 101], 100, 0))
+
+
+@pytest.mark.needs_torch
+@pytest.mark.parametrize("form", ["%d %b %Y", "%Y-%m-%d", "%A, %-d %B %y %H:%M"])
+def test_a_template_that_writes_the_date_writes_the_same_one_every_day(tokenizer, monkeypatch, form: str) -> None:
+    import copy
+    import datetime
+
+    import transformers.utils.chat_template_utils as by_clock
+
+    from distill_dagster.models.chat import DATE, render
+
+    class Later(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2031, 1, 2)
+
+    words = copy.deepcopy(tokenizer)
+    # As Llama 3.2 does it, and with white space at the start that a template loses only where it begins a line.
+    now = f"{{% if strftime_now is defined %}}{{% set day = strftime_now('{form}') %}}{{% endif %}}"
+    words.chat_template = f"  {now}\nIt is {{{{ day }}}}.\n{tokenizer.chat_template}"
+    messages = [turn("user", "12"), turn("assistant", "x")]
+    today = encode(words, [Chat("a", messages)], 128).examples[0].ids
+    monkeypatch.setattr(by_clock, "datetime", Later)
+    assert encode(words, [Chat("a", messages)], 128).examples[0].ids == today
+    day = datetime.datetime.strptime(DATE, "%d %b %Y").strftime(form)
+    assert render(words, messages, False) == f"It is {day}.\n" + render(tokenizer, messages, False)
+    assert "2 Jan" not in render(words, messages, False)

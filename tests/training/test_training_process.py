@@ -248,6 +248,28 @@ def test_a_task_makes_a_model_folder(task: dict, written: Path, tmp_path: Path, 
 
 
 @pytest.mark.needs_torch
+def test_long_validation_records_are_left_out_and_counted(task: dict, chats, tmp_path: Path) -> None:
+    long = ({"role": "user", "content": "a" * 200}, {"role": "assistant", "content": "b"})
+
+    def validation(*turns) -> str:
+        rows = [{"origin": "gold", "task": "turn", "split": "train", "messages": from_chat(said)} for said in turns]
+        pq.write_table(build("example", rows), tmp_path / "validation.parquet")
+        return str(tmp_path / "validation.parquet")
+
+    given = {**task, "work": str(tmp_path / "work"), "recipe": {**RECIPE, "steps": 2, "max_length": 128}}
+    summary = process.run({**given, "validation": validation(chats[0].messages, long)})
+    assert summary["validation_dropped_too_long"] == 1
+    alone = process.run({**given, "work": str(tmp_path / "two"), "validation": validation(chats[0].messages)})
+    assert alone["validation_loss"] == summary["validation_loss"] and "validation_dropped_too_long" not in alone
+    with pytest.raises(TrainingError, match=r"all 1 validation records \(D_val\) are longer than max_length 128"):
+        process.run({**given, "validation": validation(long)})
+    pq.write_table(pq.read_table(tmp_path / "validation.parquet"), task["examples"])
+    with pytest.raises(TrainingError, match="more than max_length 128") as caught:
+        process.run(given)
+    assert "D_T, from which a teacher is fitted" in caught.value.next_step
+
+
+@pytest.mark.needs_torch
 def test_plain_texts(task: dict, tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": [f"abc {n} cba" for n in range(50)]}), tmp_path / "texts.parquet")
     del task["examples"]

@@ -17,6 +17,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from distill_dagster.errors import ConfigError, PluginError, TrainingError
+from distill_dagster.models.padding import padding
 from distill_dagster.training.data import batches
 from distill_dagster.training.feeds._groups import Sample, advantages
 from distill_dagster.training.feeds.examples import Feed as Records
@@ -55,7 +56,7 @@ class Feed:
                 "it is above 0, and where samples are learned from the loss is of answers alone.",
                 "Set it to 0.",
             )
-        self.padding = int(setting.tokenizer.pad_token_id or 0)  # pyright: ignore[reportArgumentType]
+        self.padding = padding(setting.model, setting.tokenizer)
         self.prompts = _prompts(setting.examples)
         if self.plan.judging is not None:
             self._only_judged()

@@ -18,6 +18,7 @@ import torch
 
 from distill_dagster.errors import TrainingError
 from distill_dagster.models import folder
+from distill_dagster.models.padding import padding
 from distill_dagster.training.data import ASSISTANT, Chat, Example, Template, encode
 from distill_dagster.training.forward import Forward
 from distill_dagster.training.losses.targets import Tile, top_k
@@ -61,7 +62,7 @@ class AlignedTeacher:
         self.student, self.teacher = spans.words(tokenizer, "the student's tokenizer"), spans.words(own, str(path))
         self.pairs = spans.shared(self.student, self.teacher)
         self.model = folder.load_model(path)
-        self.padding = int(own.pad_token_id or 0)  # pyright: ignore[reportArgumentType]
+        self.padding = padding(self.model, own)
         self.forward = Forward(self.model, dtype)
         read = encode(own, conversations, folder.context_length(self.model), template=template).examples
         mine = encode(tokenizer, conversations, ANY, template=template).examples

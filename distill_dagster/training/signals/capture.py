@@ -14,12 +14,14 @@ from pathlib import Path
 import torch
 
 from distill_dagster.models import folder
+from distill_dagster.models.padding import padding
 from distill_dagster.storage.atomic import sync_file, sync_folder
 from distill_dagster.storage.faults import fault_point
 from distill_dagster.training.data import Example
 from distill_dagster.training.forward import Forward
 from distill_dagster.training.losses.targets import top_k
 from distill_dagster.training.signals import codec, store
+from distill_dagster.training.signals.live import require_room
 from distill_dagster.training.signals.store import Meta, Row
 
 PREFIX = "shard-"
@@ -59,12 +61,18 @@ class Scorer:
     def __init__(self, path: Path, meta: Meta, dtype: str = "fp32", device: torch.device | str = "cpu") -> None:
         self.meta = meta
         model = folder.load_model(path)
+        self.padding, self.context = padding(model, folder.load_tokenizer(path)), folder.context_length(model)
         self.forward = Forward(model.to(device), dtype)  # pyright: ignore[reportArgumentType]
 
     @torch.no_grad()
     def __call__(self, example: Example) -> codec.Signal:
-        """The signals of one record."""
-        positions = self.forward([example], 0)
+        """The signals of one record.
+
+        Raises:
+            TrainingError: It is longer than the teacher's context.
+        """
+        require_room(example, self.context)
+        positions = self.forward([example], self.padding)
         logits = positions.logits[:, : self.meta.vocabulary]
         ids, values, _ = top_k(logits.log_softmax(-1), self.meta.k)
         rests = []

@@ -11,6 +11,7 @@ import torch
 
 from distill_dagster.errors import TrainingError
 from distill_dagster.models import folder
+from distill_dagster.models.padding import padding
 from distill_dagster.training.data import Example
 from distill_dagster.training.forward import Forward
 from distill_dagster.training.losses.targets import Live
@@ -44,8 +45,9 @@ class LiveTeacher:
                 "Start the student from a model with the teacher's tokenizer, or use the objective `cross_tokenizer`.",
             )
         self.model = folder.load_model(path)
-        self.padding = int(own.pad_token_id or 0)  # pyright: ignore[reportArgumentType]
+        self.padding = padding(self.model, own)
         self.words = len(own)
+        self.context = folder.context_length(self.model)
         self.forward = Forward(self.model, dtype)
         self.digest = folder.digest(path)
 
@@ -55,9 +57,25 @@ class LiveTeacher:
 
     @torch.no_grad()
     def __call__(self, examples: Sequence[Example], positions: Positions) -> LiveBatch:
-        """What the teacher's last layer says at the positions of a batch."""
+        """What the teacher's last layer says at the positions of a batch.
+
+        Raises:
+            TrainingError: A record longer than the teacher's context; names it.
+        """
+        for example in examples:
+            require_room(example, self.context)
         said = self.forward(list(examples), self.padding)
         return LiveBatch(said, self.words)
+
+
+def require_room(example: Example, context: int) -> None:
+    """TrainingError where a record is longer than its teacher's context."""
+    if len(example.ids) > context:
+        raise TrainingError(
+            f"record {example.record_id}",
+            f"it has {len(example.ids)} of the teacher's tokens, more than its context, {context}.",
+            "Lower training.max_length, or let a filter drop such records.",
+        )
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ import torch
 from distill_dagster.errors import TrainingError
 from distill_dagster.models import classifier, folder
 from distill_dagster.models.chat import plain_tokens
+from distill_dagster.models.padding import padding
 from distill_dagster.training.classify import match
 from distill_dagster.training.data import Example
 from distill_dagster.training.forward import Forward
 from distill_dagster.training.objectives.base import Positions
-from distill_dagster.training.signals.live import LiveBatch
+from distill_dagster.training.signals.live import LiveBatch, require_room
 
 
 class LiveClassifier:
@@ -36,7 +37,7 @@ class LiveClassifier:
         require(path)
         self.model, self.tokenizer = folder.load_model(path), folder.load_tokenizer(path)
         self.order = torch.tensor(match(classifier.labels(self.model), labels, str(path)))
-        self.padding = int(self.tokenizer.pad_token_id or 0)  # pyright: ignore[reportArgumentType]
+        self.padding = padding(self.model, self.tokenizer)
         self.context = folder.context_length(self.model)
         self.forward = Forward(self.model, dtype)
         self.digest = folder.digest(path)
@@ -54,19 +55,15 @@ class LiveClassifier:
 
     def _own(self, example: Example) -> Example:
         ids = plain_tokens(self.tokenizer, example.text, True)
-        if len(ids) > self.context:
-            raise TrainingError(
-                f"record {example.record_id}",
-                f"it has {len(ids)} of the teacher's tokens, more than its context, {self.context}.",
-                "Let a filter drop such records.",
-            )
+        read = replace(example, ids=ids, weights=[1.0] * len(ids))
+        require_room(read, self.context)
         if self.forward.watch and ids != example.ids:
             raise TrainingError(
                 f"record {example.record_id}",
                 "the teacher reads other tokens than the student, and a term compares their layers token by token.",
                 "Give both the same tokenizer, or use `divergence` or `sft`.",
             )
-        return replace(example, ids=ids, weights=[1.0] * len(ids))
+        return read
 
 
 def require(path: Path) -> None:

@@ -17,6 +17,7 @@ import torch
 
 from distill_dagster.config.models import Recipe
 from distill_dagster.errors import TrainingError
+from distill_dagster.models.padding import padding
 from distill_dagster.records.identity import digest
 from distill_dagster.training import memory, resuming
 from distill_dagster.training.data import Example
@@ -95,6 +96,13 @@ def train(
     if world.size > 1:
         reason = f"through TRL a run takes one process here, and there are {world.size}."
         raise TrainingError(str(path), reason, "Start it without torchrun.")
+    if padding(model, tokenizer) != tokenizer.pad_token_id:
+        size = model.get_input_embeddings().weight.shape[0]  # pyright: ignore
+        raise TrainingError(
+            str(path),
+            f"TRL pads with the tokenizer's token {tokenizer.pad_token_id}, and the model has embeddings for {size:,}.",
+            "Name a pad_token of the vocabulary in tokenizer_config.json, or use the built-in trainer.",
+        )
     with settled(recipe, world), memory.told(str(path), recipe, [examples], str(world.device)):
         model.to(world.device)  # pyright: ignore[reportArgumentType]
         summary = Run(model, tokenizer, examples, recipe, path, rewards, world).go(progress)
