@@ -241,6 +241,8 @@ def _teachers_outputs(
     job.draft.write_table("call", call_table, side=True)
     egress.write(job, f"{pipeline.key}/eval_report", call_table)
     job.notes["calls"] = call_summary(rows)
+    # Making the report again examines every student again: too much for questions that the server refuses each time.
+    job.incomplete = teaching.unanswered(job.notes, teaching.FINAL | teaching.REFUSED)
     options = pipeline.teachers
     if options is None or options.vote is None:
         together = {at: answer for found in said.values() for at, answer in found.items()}

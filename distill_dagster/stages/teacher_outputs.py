@@ -163,6 +163,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         **_more_counts(harvest, kinds),
     }
     job.notes["calls"] = call_summary(book.calls)
+    job.incomplete = teaching.unanswered(job.notes)
     if pipeline.teachers is not None:
         job.notes["teachers"] = {
             name: call_summary([call for call, who in zip(book.calls, book.who, strict=True) if who == name])
