@@ -16,7 +16,8 @@ from distill_dagster.storage.store import Key, Store, Version, key_text
 class State:
     """How one artifact stands.
 
-    `fresh`; `stale`: its own action changed, or it is incomplete; `downstream`: something above it is not fresh; `missing`.
+    `fresh`; `stale`: its own action changed, or it is incomplete; `downstream`: something above it is not fresh;
+    `missing`.
     """
 
     key: Key

@@ -54,6 +54,7 @@ def node(pipeline: PipelineContext) -> Node:
             "sampling": pipeline.teacher.sampling.model_dump(),
             "tasks": pipeline.known_tasks,
             "versions": {task.name: task.version for task in pipeline.source.domain.tasks},
+            **pipeline.source.verifier(),
             **egress.identity(pipeline),
             **panel.described(pipeline, {member.teacher.name: _manner(member) for member in pipeline.panel}),
         },

@@ -195,6 +195,42 @@ def test_failed_questions_are_recorded_with_their_class_and_asked_again(server, 
     database.close()
 
 
+def test_the_room_that_a_task_gives_is_asked_for(server, project):
+    def room() -> object:
+        return project.project().nodes["parcels", "teacher_outputs"].config.get("room")
+
+    assert asked(server, project) == 23 and server.bodies[-1]["max_tokens"] == 4
+    project.edit("source.yaml", "max_new_tokens: 4", "max_new_tokens: 64")
+    assert asked(server, project) == 23 and server.bodies[-1]["max_tokens"] == 64
+    assert room() == {"colour": 64}
+    project.edit("source.yaml", ", max_new_tokens: 64", "")  # the default was never part of the identity
+    assert room() is None
+    project.edit("teacher.yaml", "prompt_style: short", "prompt_style: short\nsampling: {max_new_tokens: 8}")
+    assert asked(server, project) == 23 and server.bodies[-1]["max_tokens"] == 8
+    project.edit("source.yaml", "kind: label", "max_new_tokens: 16, kind: label")  # the teacher's own limit counts
+    assert asked(server, project) == 0 and room() is None
+
+
+def test_one_question_about_many_passages_is_many_questions(server, project):
+    """Each is asked, none is dropped as a copy, and the split has all parts."""
+    config = project.folder / "assets_config"
+    columns = "{path: FILE, task: colour, licence: CC0-1.0, columns: {input: ask, context: text, answer: colour}}"
+    text = (config / "source.yaml").read_text("utf-8").partition("seeds:")[0]
+    text += (
+        f"seeds: [{columns.replace('FILE', 'seeds.jsonl')}]\nevaluation: [{columns.replace('FILE', 'test.jsonl')}]\n"
+    )
+    (config / "source.yaml").write_text(text, "utf-8")
+    project.edit("pipeline.yaml", "[refusal, exact_duplicate]", "[exact_duplicate, near_duplicate, decontamination]")
+    for file in ("seeds.jsonl", "test.jsonl"):
+        lines = [{**row, "ask": "Which colour?"} for row in project.lines(file)]
+        project.write_lines(file, lines)
+    made = project.run(WANTED)
+    seeds = made["seed_set"].version.table("seed")["part"].to_pylist()
+    assert {"teacher", "gold", "unlabeled"} == set(seeds)
+    assert server.requests == seeds.count("unlabeled")
+    assert made["filtered_dataset"].record["notes"]["funnel"]["kept"] == server.requests
+
+
 def test_what_failed_is_asked_again_by_the_next_run_and_nothing_else(server, project):
     project.edit("teacher.yaml", "attempts: 3", "attempts: 1\n  max_in_flight: 1")
     server.script = ["", "500", "", "html", "500"]
