@@ -98,7 +98,7 @@ class Rule(RuleBase):
             hit = item[low[index] + np.arange(len(index)) - np.repeat(np.cumsum(sizes) - sizes, sizes)]
             both, shared = np.unique(source[index] * len(items) + hit, return_counts=True)
             for pair, common in zip(both.tolist(), shared.tolist(), strict=True):
-                row, number = divmod(pair, len(items))
+                row, number = divmod(int(pair), len(items))
                 share = common / int(own[number])
                 if share < self.params.overlap:
                     continue

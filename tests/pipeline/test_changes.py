@@ -234,7 +234,7 @@ def test_what_is_no_identity_remakes_nothing(
             "source.yaml",
             "max_new_tokens: 4",
             "max_new_tokens: 5",
-            {"seed_set", "eval_set", "prompt_set", "eval_report"},
+            {"seed_set", "eval_set", "prompt_set", "teacher_outputs", "eval_report"},
         ),
     ],
     ids=["rules", "parameter", "gate", "evaluation", "control", "recipe", "tokenizer", "fit", "task"],
