@@ -50,7 +50,20 @@ class Bars:
         """Print what a stage made."""
         self.made.append(made)
         word = "[dim]known already[/]" if made.reused else f"made in {made.seconds:.1f} s"
-        self.progress.console.print(f"[green]✓[/] {key_text(made.node.key):<36} {made.version.version[:12]}  {word}")
+        lacks = "" if made.reused else failed(made.record["notes"])
+        self.progress.console.print(
+            f"[green]✓[/] {key_text(made.node.key):<36} {made.version.version[:12]}  {word}{lacks}"
+        )
+
+
+def failed(notes: Mapping[str, Any]) -> str:
+    """How many questions of a run have no answer, and why; empty where all have one."""
+    classes = notes.get("failures")
+    if not classes:
+        return ""
+    count, asked = sum(classes.values()), notes["calls"]["asked"] + notes["calls"]["reused"]
+    said = ", ".join(f"{name} {number:,}" for name, number in sorted(classes.items()))
+    return f", [red]{count:,} of {asked:,} failed ({escape(said)})[/]"
 
 
 @contextmanager

@@ -146,6 +146,8 @@ def common_metadata(project: Project, made: Made) -> dict[str, Any]:
     }
     if rows:
         metadata["dagster/row_count"] = max(rows)
+    if incomplete := made.record.get("incomplete"):
+        metadata["incomplete"] = incomplete
     for name, value in counts.items():
         if isinstance(value, Mapping):
             metadata[name] = dg.MetadataValue.md(counts_table(name, value))

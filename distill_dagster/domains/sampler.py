@@ -97,10 +97,10 @@ def _from_files(source: SourceConfig, domain: Domain, part_group: Group, base_di
     examined: list[tuple[DataFile, dict[str, Any]]] = []
     if part_group == "evaluation":
         files = [data for data in source.evaluation if data.task in tasks]
-        examined = [(data, row) for data in files for row in readers.read(data, base_dir)]
+        examined = _read(source, files, base_dir)
     if part_group == "seed" or source.split.validation:
         files = [data for data in source.seeds if data.task in tasks]
-        read = [(data, row) for data in files for row in readers.read(data, base_dir)]
+        read = _read(source, files, base_dir)
         parts = split.assign([row for _, row in read], source.split)
         wanted = SEED_PARTS if part_group == "seed" else EVAL_PARTS
         # Validation rows that a test file holds as well would let choices be made on the test set.
@@ -112,21 +112,28 @@ def _from_files(source: SourceConfig, domain: Domain, part_group: Group, base_di
         yield _row(source, tasks[data.task], data, row, data.part)
 
 
+def _read(source: SourceConfig, files: list[DataFile], base_dir: Path) -> list[tuple[DataFile, dict[str, Any]]]:
+    """Rows of files, contexts cut: what was cut off tells no two rows apart."""
+    rows = [(data, row) for data in files for row in readers.read(data, base_dir)]
+    if source.context_limit is None:
+        return rows
+    limit = source.context_limit
+    return [(data, {**row, "context": row["context"] and row["context"][:limit]}) for data, row in rows]
+
+
 def _row(source: SourceConfig, task: Task, data: DataFile, row: dict[str, Any], part: str) -> dict[str, Any]:
-    answer, context = row["answer"], row["context"]
+    answer = row["answer"]
     if task.kind == "label" and answer is not None:
         answer = answer.strip()
         if answer not in task.labels:
             place = f"{data.path or readers.source_id(data)}:{row['row']}"
             reason = f"the answer {answer[:80]!r} is none of the {len(task.labels)} labels of task {task.name!r}."
             raise SourceError(place, reason, nearest(answer, task.labels))
-    if context is not None and source.context_limit is not None:
-        context = context[: source.context_limit]
     return {
         "task": task.name,
         "part": part,
         "messages": [message(*turn) for turn in row.get("turns") or [("user", row["input"])]],
-        "context": context,
+        "context": row["context"],
         "choices": row["choices"],
         "answer": answer,
         "rationale": row["rationale"],

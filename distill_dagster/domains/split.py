@@ -1,7 +1,8 @@
 """Which part a seed row belongs to: decided by a hash of its subject or input, not by its place in the file.
 
-Rows of one subject, and rows with the same input, are one unit and land in one part. With shares alone, adding a
-record moves no other; a count moves at most what stands at its edge. A row that links two units joins them.
+Rows of one subject, and rows with the same input, context and choices, are one unit and land in one part. With shares
+alone, adding a record moves no other; a count moves at most what stands at its edge. A row that links two units joins
+them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 from distill_dagster.config.models import Split
 from distill_dagster.domains.base import SEED_PARTS
+from distill_dagster.records.messages import joined, rest_of
 
 _PARTS = (*SEED_PARTS, "validation")
 
@@ -29,7 +31,7 @@ def _point(seed: int, purpose: str, unit: str) -> float:
 
 
 def _names(row: Mapping[str, Any]) -> tuple[str, str | None]:
-    text = "input:" + hashlib.sha256(folded(row["input"]).encode()).hexdigest()
+    text = "input:" + hashlib.sha256(folded(joined(row["input"], rest_of(row))).encode()).hexdigest()
     return text, None if row["subject_key"] is None else f"subject:{row['subject_key']}"
 
 
@@ -39,7 +41,10 @@ def names(rows: Sequence[Mapping[str, Any]]) -> set[str]:
 
 
 def units(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The unit of each row (keys `input` and `subject_key`): the least name among all that hang together."""
+    """The unit of each row: the least name among all that hang together.
+
+    Keys of a row: `input` and `subject_key`; `context` and `choices` where it has them.
+    """
     above: dict[str, str] = {}
 
     def top(name: str) -> str:

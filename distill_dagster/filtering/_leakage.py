@@ -1,15 +1,19 @@
-"""Leakage between a seed set and an evaluation set: by text, by subject, and by near match."""
+"""Leakage between a seed set and an evaluation set: by text, by subject, and by near match.
+
+The text of a record is its input with context and choices, where it has them: one question about two passages is two
+questions, and so are two questions about one. A near match therefore is one of the input and of what stands beside it.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from distill_dagster.filtering._minhash import Numbers, near_pairs
+from distill_dagster.filtering._minhash import Numbers, Sides, near_pairs
 from distill_dagster.filtering._text import fold
-from distill_dagster.records.messages import text_of
+from distill_dagster.records.messages import joined, rest_of, text_of
 
 #: Samples of each kind.
 SAMPLES = 5
@@ -32,7 +36,8 @@ def leaks(
         a seed. `samples`: up to five of each kind, `{kind, eval_record, seed_record, similarity}`, by record id,
         without text.
     """
-    seeds, items = _texts(seed_table), _texts(eval_table)
+    own, held = texts_of(seed_table), texts_of(eval_table)
+    seeds, items = own.whole, held.whole
     seed_ids = seed_table.column("record_id").to_pylist()
     item_ids = eval_table.column("record_id").to_pylist()
     subjects = {
@@ -49,7 +54,7 @@ def leaks(
             hits["folded"].append((row, folded[key], 1.0))
         if subject in subjects:
             hits["subject"].append((row, subjects[subject], 1.0))
-    pairs = near_pairs(items, seeds, threshold, numbers=numbers)
+    pairs = near_pairs(items, seeds, threshold, numbers=numbers, parts=parts(held, own))
     best: dict[int, tuple[int, int, float]] = {row: (row, seed, 1.0) for row, seed, _ in hits["folded"]}
     for at in np.argsort(-pairs.similarity, kind="stable"):
         row = int(pairs.left[at])
@@ -63,5 +68,21 @@ def leaks(
     return {**{kind: len(found) for kind, found in hits.items()}, "samples": samples}
 
 
-def _texts(table: pa.Table) -> list[str]:
-    return [text_of(messages) for messages in table.column("messages").to_pylist()]
+class Texts(NamedTuple):
+    """What of SEED rows is compared: the whole text of each, its input, and what stands beside it."""
+
+    whole: list[str]
+    inputs: list[str]
+    rests: list[str]
+
+
+def texts_of(table: pa.Table) -> Texts:
+    """The texts of SEED rows."""
+    rows = table.select(["messages", "context", "choices"]).to_pylist()
+    inputs, rests = [text_of(row["messages"]) for row in rows], [rest_of(row) for row in rows]
+    return Texts([joined(text, rest) for text, rest in zip(inputs, rests, strict=True)], inputs, rests)
+
+
+def parts(left: Texts, right: Texts) -> list[Sides]:
+    """What has to be near beside the whole texts; nothing where there is no more to them than the input."""
+    return [(left.inputs, right.inputs), (left.rests, right.rests)] if any(left.rests) or any(right.rests) else []

@@ -24,6 +24,8 @@ import numpy as np
 from distill_dagster.filtering._text import is_number, plain_number, words
 
 Numbers = Literal["distinct", "words"]
+#: Texts on the left and on the right.
+Sides = tuple[Sequence[str], Sequence[str]]
 
 SHINGLE = 3
 PERMUTATIONS = 128
@@ -271,18 +273,29 @@ def _jaccard(
             both.append(index * span + cells[edges[side][index] + offset])
         merged = np.sort(np.concatenate(both))
         common = np.bincount(merged[1:][merged[1:] == merged[:-1]] // span, minlength=len(pairs))
-        similarity[pairs] = common / (size[left[pairs]] + size[right[pairs]] - common)
+        total_of = size[left[pairs]] + size[right[pairs]] - common
+        similarity[pairs] = np.where(total_of, common / np.maximum(total_of, 1), 1.0)  # without words, nothing differs
         done = stop
     return similarity
 
 
-def _pairs(texts_a: Sequence[str], a: Sketch, texts_b: Sequence[str], b: Sketch | None, threshold: float) -> Pairs:
+def _pairs(
+    texts_a: Sequence[str],
+    a: Sketch,
+    texts_b: Sequence[str],
+    b: Sketch | None,
+    threshold: float,
+    parts: Sequence[Sides] = (),
+) -> Pairs:
     lefts, rights, scores = [], [], []
     for all_left, all_right in _meetings(a, b):
         for start in range(0, len(all_left), _VERIFIED):
             left, right = all_left[start : start + _VERIFIED], all_right[start : start + _VERIFIED]
             score = _jaccard(texts_a, texts_b, left, right, threshold)
             near = score >= threshold - 1e-9
+            for part in parts:
+                if near.any():
+                    near[near] = _jaccard(*part, left[near], right[near], threshold) >= threshold - 1e-9
             lefts.append(left[near])
             rights.append(right[near])
             scores.append(score[near])
@@ -302,6 +315,7 @@ def near_pairs(
     numbers: Numbers = "distinct",
     groups_a: np.ndarray | None = None,
     groups_b: np.ndarray | None = None,
+    parts: Sequence[Sides] = (),
 ) -> Pairs:
     """All pairs of texts whose word 3-shingle sets have a Jaccard similarity of at least `threshold`.
 
@@ -311,11 +325,12 @@ def near_pairs(
         threshold: 0 to 1; every returned pair reaches it exactly, one in 10,000 pairs at it is missed.
         numbers: `distinct`: both texts have the same numbers in the same order; `words`: numbers are words like any.
         groups_a: An integer a text; pairs are inside a group. `groups_b` likewise.
+        parts: Parts of the texts on both sides, each of which has to be as near as the whole.
     """
     a = sketch(texts_a, threshold, numbers, groups_a)
     if texts_b is None:
-        return _pairs(texts_a, a, texts_a, None, threshold)
-    return _pairs(texts_a, a, texts_b, sketch(texts_b, threshold, numbers, groups_b), threshold)
+        return _pairs(texts_a, a, texts_a, None, threshold, parts)
+    return _pairs(texts_a, a, texts_b, sketch(texts_b, threshold, numbers, groups_b), threshold, parts)
 
 
 def stand_ins(
@@ -325,12 +340,13 @@ def stand_ins(
     numbers: Numbers = "distinct",
     groups: np.ndarray | None = None,
     anchors: int | None = None,
+    parts: Sequence[Sequence[str]] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each text the first kept text it duplicates, or -1, and the similarity.
 
     Texts are judged in order: one is a duplicate if a kept text before it is near. So every dropped text is near the
     very one that is kept, which a chain of neighbours would not promise. Only the first `anchors` texts can be kept
-    for others.
+    for others. `parts` are parts of each text, each of which has to be as near as the whole.
     """
     whole = sketch(texts, threshold, numbers, groups)
     anchors = len(texts) if anchors is None else anchors
@@ -339,8 +355,9 @@ def stand_ins(
     first_of, has_words = _small(first)[member], whole.whole != 0
     firsts = np.sort(first)
     del first, member
-    parts = [texts[int(row)] for row in firsts]
-    pairs = _pairs(parts, whole.cut(firsts), parts, None, threshold)
+    own = [texts[int(row)] for row in firsts]
+    sides = [(cut, cut) for cut in ([part[int(row)] for row in firsts] for part in parts)]
+    pairs = _pairs(own, whole.cut(firsts), own, None, threshold, sides)
     twin = np.full(len(texts), -1, dtype=np.int64)
     similarity = np.zeros(len(texts))
     left, right = firsts[pairs.left], firsts[pairs.right]

@@ -18,7 +18,7 @@ import pyarrow as pa
 from distill_dagster.config.models import Strict
 from distill_dagster.domains.base import Task, Verdict
 from distill_dagster.filtering._review import Ruling
-from distill_dagster.records.messages import text_of
+from distill_dagster.records.messages import joined, rest_of, text_of
 
 KEPT, DROPPED, FAILED, REFUSED = "keep", "drop", "failed", "refused"
 
@@ -50,12 +50,13 @@ KEEP = Look()
 
 
 class EvalText(NamedTuple):
-    """The input of one evaluation item: what no training example may resemble."""
+    """The input of one evaluation item, and what it shows beside it: what no training example may resemble."""
 
     record_id: str
     task: str
     text: str
     origin: str = ""
+    rest: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,15 @@ class Batch:
         inputs: What was asked, without the template around it.
         seeds: The seed row whose input was asked, or None where the input is not a seed's.
         dropped: Whether an earlier rule dropped the row. A dropped row never stands in for another one.
+        rests: What was shown beside the input, context and choices; empty for most. One input with two of them is two
+            questions.
     """
 
     table: pa.Table
     inputs: list[str]
     seeds: list[Mapping[str, Any] | None]
     dropped: np.ndarray
+    rests: list[str]
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -113,6 +117,11 @@ class Batch:
         """The `candidate_no` of each row."""
         return self.column("candidate_no")
 
+    @cached_property
+    def asked(self) -> list[str]:
+        """The input with what was shown beside it: what makes two questions the same."""
+        return [joined(text, rest) for text, rest in zip(self.inputs, self.rests, strict=True)]
+
     def take(self, rows: np.ndarray) -> Batch:
         """The batch of some rows."""
         return Batch(
@@ -120,6 +129,7 @@ class Batch:
             inputs=[self.inputs[row] for row in rows.tolist()],
             seeds=[self.seeds[row] for row in rows.tolist()],
             dropped=self.dropped[rows],
+            rests=[self.rests[row] for row in rows.tolist()],
         )
 
     def survivors_first(self) -> tuple[np.ndarray, int]:
@@ -132,9 +142,10 @@ def make_batch(table: pa.Table, context: Context) -> Batch:
     """The batch of a CANDIDATE table: each row with its seed and its raw input.
 
     A row's input is the context's where it gives one; the seed's where the row's user text holds it; the user text
-    otherwise, and then the seed's facts do not apply to it.
+    otherwise, and then the seed's facts do not apply to it. A written input keeps the context of its seed.
     """
     inputs: list[str] = []
+    rests: list[str] = []
     seeds: list[Mapping[str, Any] | None] = []
     texts: dict[int, str] = {}
     columns = (table.column(name).to_pylist() for name in ("candidate_no", "seed_no", "messages"))
@@ -143,6 +154,7 @@ def make_batch(table: pa.Table, context: Context) -> Batch:
         seed = None if seed_no is None else context.seeds.get(seed_no)
         if number in context.inputs:
             inputs.append(context.inputs[number])
+            rests.append("" if seed is None else seed.get("context") or "")
             seeds.append(None)
             continue
         if seed is not None and seed_no is not None:
@@ -150,11 +162,13 @@ def make_batch(table: pa.Table, context: Context) -> Batch:
                 texts[seed_no] = text_of(seed["messages"])
             if texts[seed_no].strip() in asked or _last_user(seed) in asked:
                 inputs.append(texts[seed_no])
+                rests.append(rest_of(seed))
                 seeds.append(seed)
                 continue
         inputs.append(asked)
+        rests.append("")
         seeds.append(None)
-    return Batch(table, inputs, seeds, np.zeros(table.num_rows, dtype=bool))
+    return Batch(table, inputs, seeds, np.zeros(table.num_rows, dtype=bool), rests)
 
 
 def _last_user(seed: Mapping[str, Any]) -> str:

@@ -4,6 +4,9 @@ Three tests against every evaluation input. Equal after folding, which is all th
 of words: the share of an item's 13-word runs (Brown et al. 2020) that stand in the candidate; an item shorter than
 that is one run. Near match by the MinHash of the duplicate rule. Runs that many evaluation items share are
 boilerplate of the task (a rule that is quoted in each), and count for nothing.
+
+Where records have a context or choices, they are compared with the input: one question about many passages is many
+questions, and so are many questions about one passage. Runs and near matches then have to be found in both.
 """
 
 from __future__ import annotations
@@ -14,9 +17,10 @@ import numpy as np
 from pydantic import Field
 
 from distill_dagster.config.models import Strict
-from distill_dagster.filtering._minhash import Numbers, hashed_words, near_pairs, windows
-from distill_dagster.filtering._text import fold
+from distill_dagster.filtering._minhash import Numbers, Sides, hashed_words, near_pairs, windows
+from distill_dagster.filtering._text import fold, words
 from distill_dagster.filtering.base import KEEP, Batch, Context, EvalText, Look, RuleBase
+from distill_dagster.records.messages import joined
 
 
 class Rule(RuleBase):
@@ -40,30 +44,36 @@ class Rule(RuleBase):
         items = context.evaluation
         if not items or not len(candidates):
             return looks
-        texts = [item.text for item in items]
+        texts = [joined(item.text, item.rest) for item in items]
         # Candidates often share an input (samples, judges); each input is tested once.
-        distinct: dict[str, int] = {}
-        owner = [distinct.setdefault(text, len(distinct)) for text in candidates.inputs]
-        inputs = list(distinct)
+        distinct: dict[tuple[str, str], int] = {}
+        both = zip(candidates.inputs, candidates.rests, strict=True)
+        owner = [distinct.setdefault(pair, len(distinct)) for pair in both]
+        inputs, asked = [text for text, _ in distinct], [joined(*pair) for pair in distinct]
         found: dict[int, Look] = {}
-        pairs = near_pairs(inputs, texts, self.params.threshold, numbers=self.params.numbers)
+        parts: list[Sides] = []
+        if any(item.rest for item in items):
+            parts = [(inputs, [item.text for item in items]), ([rest for _, rest in distinct], [i.rest for i in items])]
+        pairs = near_pairs(asked, texts, self.params.threshold, numbers=self.params.numbers, parts=parts)
         for at in np.argsort(pairs.similarity, kind="stable"):
             hit = items[int(pairs.right[at])]
             found[int(pairs.left[at])] = _hit("near", float(pairs.similarity[at]), self.params.threshold, hit)
-        found |= self._runs(inputs, items)
+        found |= self._runs(inputs, asked, texts, items)
         exact: dict[str, EvalText] = {}
-        for item in items:
-            exact.setdefault(fold(item.text), item)
-        for row, text in enumerate(inputs):
+        for item, text in zip(items, texts, strict=True):
+            exact.setdefault(fold(text), item)
+        for row, text in enumerate(asked):
             item = exact.get(fold(text))
             if item is not None:
                 found[row] = _hit("exact", 1.0, 1.0, item)
         return [found.get(row, KEEP) for row in owner]
 
-    def _runs(self, inputs: Sequence[str], items: Sequence[EvalText]) -> dict[int, Look]:
-        """The best run hit of each input."""
+    def _runs(
+        self, inputs: Sequence[str], whole: Sequence[str], texts: Sequence[str], items: Sequence[EvalText]
+    ) -> dict[int, Look]:
+        """The best run hit of each input; `whole` and `texts` are inputs and items with what they show beside."""
         size = self.params.ngram
-        asked, held = hashed_words(inputs), hashed_words([item.text for item in items])
+        asked, held = hashed_words(whole), hashed_words(texts)
         length = np.diff(held.edges)
         found: dict[int, tuple[float, int]] = {}
         for run in range(min(self.params.shortest, size), size + 1):
@@ -88,11 +98,24 @@ class Rule(RuleBase):
             hit = item[low[index] + np.arange(len(index)) - np.repeat(np.cumsum(sizes) - sizes, sizes)]
             both, shared = np.unique(source[index] * len(items) + hit, return_counts=True)
             for pair, common in zip(both.tolist(), shared.tolist(), strict=True):
-                row, number = divmod(pair, len(items))
+                row, number = divmod(int(pair), len(items))
                 share = common / int(own[number])
+                if share < self.params.overlap:
+                    continue
+                item_of = items[number]
+                if item_of.rest:
+                    share = min(share, _held(inputs[row], item_of.text), _held(whole[row], item_of.rest))
                 if share >= self.params.overlap and share > found.get(row, (0.0, 0))[0]:
                     found[row] = (share, number)
         return {row: _hit("run", share, self.params.overlap, items[at]) for row, (share, at) in found.items()}
+
+
+def _held(text: str, item: str) -> float:
+    """Share of the item's words, in runs of three, that stand in the text."""
+    wanted, given = (
+        {tuple(said[at : at + 3]) for at in range(max(1, len(said) - 2))} for said in (words(item), words(text))
+    )
+    return len(wanted & given) / len(wanted)
 
 
 def _hit(reason: str, score: float, threshold: float, item: EvalText) -> Look:

@@ -1,4 +1,4 @@
-"""Exact duplicates: the same input, with case and white space folded, within a task."""
+"""Exact duplicates: the same input, context and choices, with case and white space folded, within a task."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Rule(RuleBase):
         first: dict[tuple[int, str], int] = {}
         looks = [KEEP] * len(candidates)
         for row in order.tolist():
-            key = (int(group[row]), fold(candidates.inputs[row]))
+            key = (int(group[row]), fold(candidates.asked[row]))
             number = candidates.numbers[row]
             if key in first:
                 looks[row] = Look("drop", score=1.0, threshold=1.0, detail=f"twin {first[key]}", twin=first[key])

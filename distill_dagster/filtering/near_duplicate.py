@@ -1,6 +1,7 @@
 """Near duplicates: inputs that share most of their word 3-shingles within a task, figures being equal.
 
-MinHash finds them and the exact Jaccard similarity decides (see `_minhash`).
+MinHash finds them and the exact Jaccard similarity decides (see `_minhash`). Where records have a context or choices,
+input and context both have to be near: many questions share a passage, and many passages a question.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class Rule(RuleBase):
     def look(self, candidates: Batch, context: Context) -> list[Look]:
         """Reason: none beside the rule's name; the score is the similarity to `twin`."""
         order, alive = candidates.survivors_first()
-        texts = [candidates.inputs[row] for row in order.tolist()]
+        parts = [[part[row] for row in order.tolist()] for part in (candidates.inputs, candidates.rests)]
+        texts = [candidates.asked[row] for row in order.tolist()]
         threshold = self.params.threshold
         twins, scores = stand_ins(
             texts,
@@ -36,6 +38,7 @@ class Rule(RuleBase):
             numbers=self.params.numbers,
             groups=groups(candidates, self.params.per)[order],
             anchors=alive,
+            parts=parts if any(candidates.rests) else (),
         )
         looks = [KEEP] * len(candidates)
         for place, row in enumerate(order.tolist()):

@@ -1,7 +1,8 @@
 """Semantic duplicates: inputs that a sentence encoder puts in one place, whatever their words.
 
 Any folder that transformers reads as an encoder serves (weights as safetensors): token states are averaged over the
-text (mean pooling, Reimers and Gurevych 2019) and compared by cosine, all pairs, block by block.
+text (mean pooling, Reimers and Gurevych 2019) and compared by cosine, all pairs, block by block. Where records have a
+context or choices, only inputs with the same ones are compared.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pydantic import Field
 from distill_dagster.config.models import Strict
 from distill_dagster.filtering._groups import Per, groups
 from distill_dagster.filtering._minhash import Numbers
-from distill_dagster.filtering._text import is_number, plain_number, words
+from distill_dagster.filtering._text import fold, is_number, plain_number, words
 from distill_dagster.filtering.base import KEEP, Batch, Context, Look, RuleBase
 
 #: Candidates compared with all that were kept before, at a time.
@@ -52,7 +53,8 @@ class Rule(RuleBase):
         order, alive = candidates.survivors_first()
         texts = [candidates.inputs[row] for row in order.tolist()]
         vectors = encode(texts, self._path(context.folder), self.params.max_length, self.params.batch_size)
-        keys = self._keys(texts, groups(candidates, self.params.per)[order])
+        rests = [fold(candidates.rests[row]) for row in order.tolist()]
+        keys = self._keys(texts, rests, groups(candidates, self.params.per)[order])
         twins, scores = nearest_kept(vectors, keys, self.params.threshold, alive)
         for place, row in enumerate(order.tolist()):
             if twins[place] >= 0:
@@ -63,13 +65,13 @@ class Rule(RuleBase):
     def _path(self, folder: Path | None) -> Path:
         return (folder or Path()) / Path(self.params.encoder).expanduser()
 
-    def _keys(self, texts: Sequence[str], group: np.ndarray) -> np.ndarray:
+    def _keys(self, texts: Sequence[str], rests: Sequence[str], group: np.ndarray) -> np.ndarray:
         """A number for each text; only texts with the same one are compared."""
-        known: dict[tuple[int, tuple[str, ...]], int] = {}
+        known: dict[tuple[int, str, tuple[str, ...]], int] = {}
         keys = []
-        for text, number in zip(texts, group.tolist(), strict=True):
+        for text, rest, number in zip(texts, rests, group.tolist(), strict=True):
             figures = (plain_number(word) for word in words(text) if is_number(word))
-            key = (number, tuple(figures) if self.params.numbers == "distinct" else ())
+            key = (number, rest, tuple(figures) if self.params.numbers == "distinct" else ())
             keys.append(known.setdefault(key, len(known)))
         return np.array(keys, dtype=np.int64)
 

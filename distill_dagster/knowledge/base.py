@@ -127,6 +127,10 @@ class KindBase:
         """Whether it shows passages of the domain."""
         return False
 
+    def verifies(self) -> bool:
+        """Whether it takes the verdicts of the domain's verifier."""
+        return False
+
     def compares(self) -> bool:
         """Whether it holds answers against each other, for the artifact `preference_pairs`."""
         return False

@@ -86,6 +86,10 @@ class Kind(KindBase):
         judged: frozenset[Who] = frozenset({self.params.of})
         return judge | judged
 
+    def verifies(self) -> bool:
+        """Where the verifier is the judge."""
+        return self.params.method == "verify"
+
     def compares(self) -> bool:
         """All but a critique do."""
         return self.params.method != "critique"

@@ -1,7 +1,8 @@
 """Making a node's version, or finding that it is already made.
 
 The action key is the digest of stage version, identity config, what lies outside, and the roots of the parts
-actually read. A known key returns its version without work, whoever asks: command line, UI, or notebook.
+actually read. A known key returns its version without work, whoever asks: command line, UI, or notebook. What a stage
+calls incomplete is sealed, but does not become known: the next run makes it again.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class Job:
         work: A folder that outlives a crash; the same action finds it again.
         notes: Counts, metrics and costs of this run, kept in its run record.
         looks: EGRESS rows of the questions asked so far; the stage seals them with its calls.
+        incomplete: What is missing that another run may bring, in a few words; empty where nothing is.
     """
 
     node: Node
@@ -77,6 +79,7 @@ class Job:
     services: Services
     notes: dict[str, Any] = field(default_factory=dict)
     looks: list[dict[str, Any]] = field(default_factory=list)
+    incomplete: str = ""
 
     @property
     def progress(self) -> Progress:
@@ -238,6 +241,7 @@ def _materialize(node: Node, store: Store, services: Services) -> Made:
                         if p.role in versions
                     ],
                     "notes": job.notes,
+                    **({"incomplete": job.incomplete} if job.incomplete else {}),
                     "started": _utc(started),
                     "ended": _utc(time.time()),
                     "code": code_state(),

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distill_dagster.errors import LawError
-from distill_dagster.records.messages import text_of
+from distill_dagster.records.messages import joined, rest_of, text_of
 
 
 def conserved(
@@ -102,13 +102,15 @@ def accounted(place: str, looks: Sized) -> None:
 
 
 def disjoint(place: str, table: pa.Table, columns: Iterable[str], by: str = "part") -> None:
-    """No value of any of `columns` stands in two parts of one task; `messages` are compared by their text."""
+    """No value of any of `columns` stands in two parts of one task; `messages` are compared by their text,
+    with context and choices where a row has them."""
     parts, tasks = table[by].to_pylist(), table["task"].to_pylist()
     for column in columns:
         owner: dict[tuple[str, str], str] = {}
         values = table[column].to_pylist()
         if column == "messages":
-            values = [text_of(messages) for messages in values]
+            beside = table.select([name for name in ("context", "choices") if name in table.column_names]).to_pylist()
+            values = [joined(text_of(text), rest_of(row)) for text, row in zip(values, beside, strict=True)]
         for part, task, value in zip(parts, tasks, values, strict=True):
             if value is None:
                 continue

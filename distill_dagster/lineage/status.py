@@ -16,7 +16,8 @@ from distill_dagster.storage.store import Key, Store, Version, key_text
 class State:
     """How one artifact stands.
 
-    `fresh`; `stale`: its own action changed; `downstream`: something above it is not fresh; `missing`.
+    `fresh`; `stale`: its own action changed, or it is incomplete; `downstream`: something above it is not fresh;
+    `missing`.
     """
 
     key: Key
@@ -33,7 +34,8 @@ class State:
 def status(nodes: Mapping[Key, Node], store: Store) -> list[State]:
     """The state of every node, parents first.
 
-    A node is *stale* when its action key, computed from its parents' heads, is not the one its head came from;
+    A node is *stale* when its action key, computed from its parents' heads, is not the one its head came from, or when
+    what was made is incomplete, so that a run makes it again;
     *downstream* when a parent it reads is stale, so that it may be remade; *missing* when it was never made.
     """
     states: dict[Key, State] = {}
@@ -63,9 +65,19 @@ def _state(node: Node, store: Store, states: Mapping[Key, State]) -> State:
         return State(node.key, "stale", head["version"], str(error))
     if action != head["action"]:
         return State(node.key, "stale", head["version"], _why(node, store, head, versions))
+    if store.action(action) is None and (lacks := _lacks(node, store, head)):
+        return State(node.key, "stale", head["version"], lacks)
     if above:
         return State(node.key, "downstream", head["version"], f"{key_text(above[0])} is {states[above[0]].state}")
     return State(node.key, "fresh", head["version"])
+
+
+def _lacks(node: Node, store: Store, head: Mapping[str, str]) -> str:
+    """What the head's run calls incomplete; empty where it is whole, or nobody can tell."""
+    try:
+        return store.open(node.key, head["version"]).run(head["run"]).get("incomplete", "")
+    except StoreError:
+        return ""
 
 
 def _why(node: Node, store: Store, head: Mapping[str, str], versions: Mapping[str, Version]) -> str:

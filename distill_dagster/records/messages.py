@@ -22,6 +22,19 @@ def text_of(messages: Iterable[Mapping[str, Any]], role: str | None = None) -> s
     )
 
 
+def rest_of(row: Mapping[str, Any]) -> str:
+    """What a record shows beside its input: its context and its choices, sorted, a line each; empty without both.
+
+    Two records with one input are different questions where these differ.
+    """
+    return "\n".join(filter(None, (row.get("context"), *sorted(row.get("choices") or ()))))
+
+
+def joined(text: str, rest: str) -> str:
+    """An input with the rest of its record, as records are compared; the input itself where there is no rest."""
+    return f"{text}\n{rest}" if rest else text
+
+
 def as_chat(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
     """`[{role, content}]`, the form that chat templates, TRL, Axolotl and LLaMA-Factory read."""
     return [{"role": entry["role"], "content": text_of([entry])} for entry in messages]

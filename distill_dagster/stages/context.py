@@ -67,6 +67,18 @@ class SourceContext:
             kept["limit"] = self.limit
         return kept
 
+    def compared(self) -> dict[str, Any]:
+        """Identity config of a stage that asks which inputs are the same: context and choices count, where a file has
+        them; empty where none has."""
+        files = [*self.config.seeds, *self.config.evaluation]
+        beside = any(data.columns.context or data.columns.choices for data in files)
+        return {"same_input": "with context and choices"} if beside else {}
+
+    def verifier(self, used: bool = True) -> dict[str, Any]:
+        """Identity config of a stage that uses the domain's verifier; empty for its first version."""
+        version = self.domain.verifier_version
+        return {} if not used or version == "1" else {"verifier": version}
+
 
 @dataclass(frozen=True)
 class PipelineContext:

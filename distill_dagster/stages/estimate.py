@@ -124,7 +124,9 @@ def estimate(project: Project, name: str) -> Estimate:
                 if not complete and block.name not in later:
                     later.append(block.name)
         own = [item for item in items if eval_report.is_asked(examiner, item)]
-        passed = egress.look(examiner, eval_report.teacher_requests(examiner, styles, own), [[item] for item in own])
+        given = versions["seed_set"].table("seed").to_pylist() if examiner.teacher.recorded else []
+        requests = eval_report.teacher_requests(examiner, styles, own, given)
+        passed = egress.look(examiner, requests, [[item] for item in own])
         asked.append((f"{pipeline.key}/eval_report{whose}", passed.requests))
         found, answers = _parts(project, examiner, version, teacher, asked)
         parts += found

@@ -38,7 +38,7 @@ def node(pipeline: PipelineContext) -> Node:
         version=VERSION,
         parents=(
             Parent("evals", (source, "eval_set"), {"seed": ("test",)}),
-            Parent("seeds", (source, "seed_set"), {"seed": ("teacher", "gold")}),
+            Parent("seeds", (source, "seed_set"), {"seed": _seed_parts(pipeline)}),
             Parent("prompts", (source, "prompt_set"), {"prompt": ALWAYS}),
             Parent("teacher", (pipeline.data, "teacher_model")),
             Parent("student", (pipeline.key, "student_checkpoint")),
@@ -54,6 +54,7 @@ def node(pipeline: PipelineContext) -> Node:
             "sampling": pipeline.teacher.sampling.model_dump(),
             "tasks": pipeline.known_tasks,
             "versions": {task.name: task.version for task in pipeline.source.domain.tasks},
+            **pipeline.source.verifier(),
             **egress.identity(pipeline),
             **panel.described(pipeline, {member.teacher.name: _manner(member) for member in pipeline.panel}),
         },
@@ -61,6 +62,12 @@ def node(pipeline: PipelineContext) -> Node:
         make=lambda job: make(job, pipeline),
         title="Scores of student, control and teacher, with intervals and the gap closed",
     )
+
+
+def _seed_parts(pipeline: PipelineContext) -> tuple[str, ...]:
+    """Baselines learn from two parts; where answers are joined by id, those of all are compared with the items'."""
+    by_id = any(member.teacher.recorded and member.teacher.recorded.id for member in pipeline.asked)
+    return ("teacher", "gold", "unlabeled") if by_id else ("teacher", "gold")
 
 
 def _manner(member: PipelineContext) -> dict[str, Any]:
@@ -221,12 +228,14 @@ def _teachers_outputs(
     Teachers that vote have an arm of their own beside `teacher`, since each of them answers every item.
     """
     rows: Rows = []
+    by_id = "unlabeled" in _seed_parts(pipeline)
+    given = job.inputs["seeds"].table("seed").to_pylist() if by_id else []
     said: dict[str, dict[int, str | None]] = {}
     for member in pipeline.asked:
         places = [at for at, item in enumerate(items) if is_asked(member, item)]
         mine = [items[at] for at in places]
         teacher = teaching.open_teacher(member, job.inputs["teacher"])
-        requests = teacher_requests(member, styles, mine)
+        requests = teacher_requests(member, styles, mine, given)
         who = "teacher" if pipeline.teachers is None else f"teacher {member.teacher.name}"
         responses, calls, _ = teaching.ask(job, member, teacher, requests, f"{who} on test items", [[i] for i in mine])
         style = member.teacher.prompt_style
@@ -241,6 +250,8 @@ def _teachers_outputs(
     job.draft.write_table("call", call_table, side=True)
     egress.write(job, f"{pipeline.key}/eval_report", call_table)
     job.notes["calls"] = call_summary(rows)
+    # Making the report again examines every student again: too much for questions that the server refuses each time.
+    job.incomplete = teaching.unanswered(job.notes, teaching.FINAL | teaching.REFUSED)
     options = pipeline.teachers
     if options is None or options.vote is None:
         together = {at: answer for found in said.values() for at, answer in found.items()}
@@ -289,8 +300,11 @@ def _folders(job: Job, count: int) -> dict[str, list[Path]]:
     return found
 
 
-def teacher_requests(pipeline: PipelineContext, styles: Mapping[tuple[str, str], Any], items: Rows) -> list[Request]:
-    """What the teacher is asked about test items."""
+def teacher_requests(
+    pipeline: PipelineContext, styles: Mapping[tuple[str, str], Any], items: Rows, given: Rows
+) -> list[Request]:
+    """What the teacher is asked about test items; `given` are the source's seeds, which no recorded answer may mix up
+    with them."""
     style = pipeline.teacher.prompt_style
     requests = [
         Request(
@@ -299,7 +313,7 @@ def teacher_requests(pipeline: PipelineContext, styles: Mapping[tuple[str, str],
         )
         for item in items
     ]
-    return recorded.addressed(pipeline.teacher.recorded, requests, items)
+    return recorded.addressed(pipeline.teacher.recorded, requests, items, others=given)
 
 
 def _baseline_outputs(job: Job, items: Rows, tasks: Mapping[str, Task]) -> dict[str, list[str]]:

@@ -19,6 +19,8 @@ def node(source: SourceContext) -> Node:
     reads_seeds = bool(source.config.seeds) and source.config.split.validation > 0
     files = [*source.config.evaluation, *(source.config.seeds if reads_seeds else ())]
     config = source.identity("prompts", *(() if reads_seeds else ("seeds", "split")))
+    if reads_seeds:
+        config |= source.compared()
     if source.config.grammar is not None:
         grammar = source.config.grammar
         config["grammar"] = {"seed": grammar.seed, "validation": grammar.validation, "test": grammar.test}

@@ -18,7 +18,7 @@ from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.records import tables
-from distill_dagster.records.messages import text_of
+from distill_dagster.records.messages import rest_of, text_of
 from distill_dagster.stages import leakage, metering, ratings, review, teacher_model
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.stages.inheritance import Inheritance
@@ -46,6 +46,8 @@ def node(pipeline: PipelineContext) -> Node:
             "versions": engine.versions(rules),
             "mode": pipeline.config.filtering_mode,
             "tasks": pipeline.known_tasks,
+            **pipeline.source.compared(),
+            **pipeline.source.verifier(any(block.name == "verifier" for block in rules)),
             **review.config_of(pipeline),
         },
         outside=lambda: engine.outside(rules, pipeline.folder),
@@ -67,8 +69,14 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         tasks=pipeline.tasks,
         seeds=rows,
         evaluation=[
-            EvalText(row["record_id"], row["task"], text_of(row["messages"]), f"{pipeline.source.key}/eval_set")
-            for row in evals.select(["record_id", "task", "messages"]).to_pylist()
+            EvalText(
+                row["record_id"],
+                row["task"],
+                text_of(row["messages"]),
+                f"{pipeline.source.key}/eval_set",
+                rest_of(row),
+            )
+            for row in evals.select(["record_id", "task", "messages", "context", "choices"]).to_pylist()
         ],
         verify=pipeline.source.domain.verify,
         inputs={row["candidate_no"]: row["input"] for row in candidates.to_pylist() if row.get("input") is not None},

@@ -8,10 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distill_dagster.errors import GateError
-from distill_dagster.filtering._leakage import leaks
+from distill_dagster.filtering._leakage import leaks, parts, texts_of
 from distill_dagster.filtering._minhash import near_pairs
 from distill_dagster.filtering._text import fold
-from distill_dagster.records.messages import text_of
 from distill_dagster.stages.context import SourceContext
 
 #: Kinds of leakage that block; `folded` and `near` include the kinds before them.
@@ -52,10 +51,11 @@ def leaking_rows(seeds: pa.Table, evals: pa.Table) -> dict[int, str]:
     for task in sorted(set(seeds["task"].to_pylist())):
         where = [row for row, name in enumerate(seeds["task"].to_pylist()) if name == task]
         own, items = seeds.take(where), _of_task(evals, task)
-        texts, others = _texts(own), _texts(items)
+        given, held = texts_of(own), texts_of(items)
+        texts, others = given.whole, held.whole
         exact, folded = set(others), {fold(text) for text in others}
         subjects = {value for value in items["subject_key"].to_pylist() if value is not None}
-        near = {int(left) for left in near_pairs(texts, others, 0.8).left} if others else set()
+        near = {int(left) for left in near_pairs(texts, others, 0.8, parts=parts(given, held)).left}
         for at, (text, subject) in enumerate(zip(texts, own["subject_key"].to_pylist(), strict=True)):
             if text in exact:
                 found[where[at]] = "record"
@@ -70,7 +70,3 @@ def leaking_rows(seeds: pa.Table, evals: pa.Table) -> dict[int, str]:
 
 def _of_task(table: pa.Table, task: str) -> pa.Table:
     return table.filter(pc.field("task") == task)
-
-
-def _texts(table: pa.Table) -> list[str]:
-    return [text_of(messages) for messages in table["messages"].to_pylist()]

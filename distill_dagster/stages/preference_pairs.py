@@ -19,7 +19,7 @@ from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.records import tables
-from distill_dagster.records.messages import message, text_of
+from distill_dagster.records.messages import message, rest_of, text_of
 from distill_dagster.stages import leakage, ratings
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.stages.filtered_dataset import renumbered
@@ -60,6 +60,8 @@ def node(pipeline: PipelineContext) -> Node:
             "versions": engine.versions(pipeline.config.filtering),
             "mode": pipeline.config.filtering_mode,
             "tasks": pipeline.known_tasks,
+            **pipeline.source.compared(),
+            **pipeline.source.verifier(any(block.name == "verifier" for block in pipeline.config.filtering)),
         },
         outside=lambda: engine.outside(_rules(pipeline), pipeline.folder),
         make=lambda job: make(job, pipeline),
@@ -82,8 +84,14 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         tasks=pipeline.tasks,
         seeds={row["seed_no"]: row for row in seeds.to_pylist()},
         evaluation=[
-            EvalText(row["record_id"], row["task"], text_of(row["messages"]), f"{pipeline.source.key}/eval_set")
-            for row in evals.select(["record_id", "task", "messages"]).to_pylist()
+            EvalText(
+                row["record_id"],
+                row["task"],
+                text_of(row["messages"]),
+                f"{pipeline.source.key}/eval_set",
+                rest_of(row),
+            )
+            for row in evals.select(["record_id", "task", "messages", "context", "choices"]).to_pylist()
         ],
         verify=pipeline.source.domain.verify,
         folder=pipeline.folder,

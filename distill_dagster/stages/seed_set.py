@@ -26,7 +26,7 @@ def node(source: SourceContext) -> Node:
         key=(source.key, "seed_set"),
         version=VERSION,
         parents=(),
-        config=source.identity("prompts"),
+        config={**source.identity("prompts"), **source.compared()},
         outside=lambda: outside(source),
         make=lambda job: make(job, source),
         title="Seed records in three disjoint parts: teacher (D_T), gold (D_G), unlabeled (D_U)",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from distill_dagster.config.models import identity
+from distill_dagster.config.models import TaskSpec, identity
 from distill_dagster.config.styles import ALWAYS
 from distill_dagster.knowledge._passages import Passages
 from distill_dagster.knowledge.base import Answer, Harvest, KindBase, Material, Question, load_kind
@@ -53,7 +53,9 @@ def node(pipeline: PipelineContext) -> Node:
             "prompt_style": teacher.prompt_style,
             "template": teacher.template,
             "sampling": identity(teacher.sampling),
+            **_tasks(pipeline),
             **retrieval,
+            **pipeline.source.verifier(any(kind.verifies() for kind in kinds)),
             **egress.identity(pipeline),
             **panel.described(pipeline, {member.teacher.name: _manner(member) for member in pipeline.panel}),
             **ratings.identity(pipeline),
@@ -62,6 +64,24 @@ def node(pipeline: PipelineContext) -> Node:
         make=lambda job: make(job, pipeline),
         title="The teacher's answers on D_U, with every call",
     )
+
+
+def _tasks(pipeline: PipelineContext) -> dict[str, Any]:
+    """What of the tasks beside their names decides an answer, where it is not what it is by default.
+
+    The room for an answer counts where a teacher that is asked leaves it to the task. A domain's own tasks change with
+    their version.
+    """
+    names = set(pipeline.known_tasks)
+    usual = TaskSpec.model_fields["max_new_tokens"].default
+    asked = [member.teacher for member in pipeline.asked if member.teacher.recorded is None]
+    own = [task for task in pipeline.source.config.define if task.name in names]
+    room = {}
+    if any(teacher.sampling.max_new_tokens is None for teacher in asked):
+        room = {task.name: task.max_new_tokens for task in own if task.max_new_tokens != usual}
+    shipped = [task for task in pipeline.source.domain.tasks if task.name in names - {task.name for task in own}]
+    versions = {task.name: task.version for task in shipped if task.version != "1"}
+    return {**({"room": room} if room else {}), **({"task_versions": versions} if versions else {})}
 
 
 def _manner(member: PipelineContext) -> dict[str, Any]:
@@ -163,6 +183,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
         **_more_counts(harvest, kinds),
     }
     job.notes["calls"] = call_summary(book.calls)
+    job.incomplete = teaching.unanswered(job.notes)
     if pipeline.teachers is not None:
         job.notes["teachers"] = {
             name: call_summary([call for call, who in zip(book.calls, book.who, strict=True) if who == name])

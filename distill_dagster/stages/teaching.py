@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,10 @@ from distill_dagster.teachers.stores import open_journal
 
 #: Registry of teacher backends: one file each.
 BACKENDS = "distill_dagster.teachers"
+#: Failures that asking again cannot mend: the file of answers is part of what the teacher is.
+FINAL = frozenset({"not_recorded", "ambiguous_answer", "used_up"})
+#: Failures by which a server refuses a question itself; they last until somebody sets up the server otherwise.
+REFUSED = frozenset({"bad_request", "context_exceeded", "content_filter"})
 
 
 def open_teacher(pipeline: PipelineContext, version: Version) -> Teacher:
@@ -113,6 +117,7 @@ def ask(
         )
         if not student:
             metering.note_paid(job.notes, pipeline, metered, journal.store, passed.requests)
+        _note_failures(job, responses)
         if teacher_is_remote(teacher):
             note_served(job, earlier, responses, pipeline.teacher.name if pipeline.teachers is not None else None)
         return *passed.answers(job, responses, infos), journal.spent()
@@ -153,8 +158,27 @@ def note_served(
         said = said.setdefault(teacher, {"earlier": dict(earlier), "here": {}})
     for name, count in Counter(r.served_model for r in responses if r.failure is None).items():
         said["here"][name] = said["here"].get(name, 0) + count
+
+
+def _note_failures(job: Job, responses: Sequence[Response]) -> None:
+    """Count the questions without an answer by class; the command line, the status and the checks read it."""
     failed = Counter(r.failure for r in responses if r.failure is not None)
     if failed:
         classes = job.notes.setdefault("failures", {})
         for name, count in failed.items():
             classes[name] = classes.get(name, 0) + count
+
+
+def unanswered(notes: Mapping[str, Any], final: Collection[str] = FINAL) -> str:
+    """What is missing of a stage's answers that its next run asks for again; empty where nothing is.
+
+    Args:
+        notes: The stage's notes, with `calls` and `failures`.
+        final: Classes of failures that are not worth another run.
+    """
+    again = {name: count for name, count in sorted(notes.get("failures", {}).items()) if name not in final}
+    if not again:
+        return ""
+    asked = notes["calls"]["asked"] + notes["calls"]["reused"]
+    classes = ", ".join(f"{name} {count:,}" for name, count in again.items())
+    return f"{sum(again.values()):,} of {asked:,} questions have no answer: {classes}"

@@ -153,7 +153,8 @@ class Store:
 
         Args:
             draft: Tables and files.
-            run: The run record; `id` and `action` are required. Its side files are bound by hash.
+            run: The run record; `id` and `action` are required. Its side files are bound by hash. Where it says
+                `incomplete`, the version becomes the head, but its action is not remembered as done.
 
         Raises:
             StoreError: The store cannot be written, or the draft holds what cannot be sealed.
@@ -202,7 +203,10 @@ class Store:
         except OSError as error:
             raise store_error(error, str(place)) from error
         draft.discard()
-        self.record(run["action"], draft.key, version, run["id"])
+        if run.get("incomplete"):
+            self.move_head(draft.key, version, run["id"], run["action"])
+        else:
+            self.record(run["action"], draft.key, version, run["id"])
         return self.open(draft.key, version)
 
     def record(self, action: str, key: Key, version: str, run_id: str) -> None:

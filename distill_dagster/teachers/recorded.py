@@ -172,6 +172,7 @@ def addressed(
     requests: Sequence[Request],
     seeds: Sequence[Mapping[str, Any] | None],
     rationale: bool = False,
+    others: Sequence[Mapping[str, Any]] = (),
 ) -> list[Request]:
     """Requests that say which record they are about, where the teacher is a file; else the requests as they are.
 
@@ -180,6 +181,7 @@ def addressed(
         requests: The questions.
         seeds: The SEED row that each question is about; None where there is not exactly one.
         rationale: Whether the rationale is wanted before the answer.
+        others: SEED rows of the source that are asked about elsewhere, and whose ids must not stand for these as well.
 
     Raises:
         ConfigError: A seed has no id to join by, or one key means two records that differ.
@@ -188,22 +190,48 @@ def addressed(
         return list(requests)
     marked = []
     meant: dict[str, tuple] = {}
+    elsewhere = _by_id(others) if options.id is not None else {}
     for request, seed in zip(requests, seeds, strict=True):
         if seed is None:
             marked.append(request)
             continue
         key = _seed_key(options, seed)
-        says = (text_of(seed["messages"]), seed.get("context"), tuple(seed.get("choices") or ()))
+        says = _says(seed)
+        if key in elsewhere and _apart(_says(elsewhere[key]), says):
+            raise ConfigError(
+                "teacher.recorded.id",
+                f"id {key!r} stands for two records that differ: {_place(elsewhere[key])}, and {_place(seed)}.",
+                "Ids must be unique over `seeds` and `evaluation` of the source: name the rows apart, such as train-1 "
+                "and test-1, there and in the answers, or join by `input`.",
+            )
         if _apart(meant.setdefault(key, says), says):
             raise ConfigError(
                 "teacher.recorded",
                 f"two records share the {'id' if options.id else 'input'} of {says[0][:60]!r}, but are not the same.",
-                "Join by `id`, and give the source's rows ids of their own."
+                "Join by `id`, and give the source's rows ids of their own; of two tasks each has its own."
                 if options.id is None
                 else "Ids must be unique over the files of the source.",
             )
         marked.append(replace(request, record={"key": key, "form": "rationale" if rationale else "answer"}))
     return marked
+
+
+def _says(seed: Mapping[str, Any]) -> tuple:
+    """What a record asks: its text first, then what else an answer hangs on."""
+    return text_of(seed["messages"]), seed.get("context"), tuple(seed.get("choices") or ()), seed.get("task")
+
+
+def _place(seed: Mapping[str, Any]) -> str:
+    return f"{seed.get('part')} record {seed.get('source_id')}, row {seed.get('source_row')}"
+
+
+def _by_id(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Records by their own id, those without one left out."""
+    return {str(found).strip(): seed for seed in seeds if (found := _own_id(seed)) is not None}
+
+
+def _own_id(seed: Mapping[str, Any]) -> Any:
+    return json.loads(seed.get("meta") or "{}").get("id")
 
 
 def _apart(one: tuple, other: tuple) -> bool:
@@ -214,7 +242,7 @@ def _apart(one: tuple, other: tuple) -> bool:
 def _seed_key(options: RecordedOptions, seed: Mapping[str, Any]) -> str:
     if options.id is None:
         return key_of(text_of(seed["messages"]))
-    found = json.loads(seed.get("meta") or "{}").get("id")
+    found = _own_id(seed)
     if found is None:
         raise ConfigError(
             "teacher.recorded.id",

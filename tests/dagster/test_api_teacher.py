@@ -41,6 +41,12 @@ def test_checks_tell_of_failures_and_of_another_model(tmp_path, monkeypatch):
         assert not answered.passed and answered.metadata["failures"].value == "malformed: 1, server: 1"
         assert served.passed and served.metadata["models"].value == "test-model"
 
+        asked = server.requests
+        run(project, DATA_HALF)
+        with at_home(project), dg.DagsterInstance.get() as instance:
+            assert check(instance, "answered").passed
+        assert server.requests == asked + 2
+
         server.model = "test-model-2026-12-12"
         project.append("source.yaml", "prompts: [{task: colour, style: short, user: 'Which? {{ input }}'}]\n")
         run(project, DATA_HALF)

@@ -196,6 +196,22 @@ def test_no_subject_and_no_input_stands_in_two_parts(rows: list[dict]) -> None:
     assert all(len(found) == 1 for found in parts.values())
 
 
+def test_one_question_about_many_passages_is_many_inputs(tmp_path: Path) -> None:
+    rows = [{"input": "who pays", "subject_key": None, "context": f"{n} euros", "choices": None} for n in range(200)]
+    parts = Counter(split.assign(rows, SHARES))
+    assert len(parts) == 5 and parts["gold"] < 50
+    chosen = [{**row, "context": None, "choices": [row["context"], "nobody"]} for row in rows]
+    assert len(Counter(split.assign(chosen, SHARES))) == 5
+    turned = [{**row, "choices": row["choices"][::-1]} for row in chosen]
+    assert split.assign(turned, SHARES) == split.assign(chosen, SHARES)
+    # What is cut off tells no two records apart.
+    seeds = [{**row, "text": "who pays", "c": f"euros {n}"} for n, row in enumerate(made(200))]
+    for limit, count in ((5, 1), (None, 3)):
+        columns = {"context": "c"}
+        config = data_source(seeds, [{**made(1)[0], "c": "x"}], tmp_path, columns=columns, context_limit=limit)
+        assert len({row["part"] for row in table(config, tmp_path)}) == count
+
+
 @given(ROWS, st.randoms(use_true_random=False))
 def test_the_order_of_rows_does_not_matter(rows: list[dict], random: Any) -> None:
     order = list(range(len(rows)))

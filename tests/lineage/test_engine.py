@@ -36,6 +36,30 @@ def test_a_second_run_makes_nothing(store: Store, tmp_path: Path) -> None:
     assert [state.state for state in status(toy.graph(), store)] == ["fresh"] * 3
 
 
+def test_what_is_incomplete_is_sealed_and_made_again(store: Store, tmp_path: Path) -> None:
+    lacks = ["2 of 6 questions have no answer: server 2"] * 2 + [""]
+
+    def seeds(job) -> None:
+        toy.make_seeds(job, 6)
+        job.incomplete = lacks.pop(0)
+
+    nodes = toy.graph()
+    nodes[toy.OWNER, "seed_set"] = replace(nodes[toy.OWNER, "seed_set"], make=seeds)
+    first = toy.run(nodes, store, tmp_path)
+    assert first[toy.OWNER, "seed_set"].record["incomplete"] == "2 of 6 questions have no answer: server 2"
+    found = status(nodes, store)
+    assert [state.state for state in found] == ["stale", "downstream", "downstream"]
+    assert found[0].reason == "2 of 6 questions have no answer: server 2"
+    again = toy.run(nodes, store, tmp_path)  # the same is missing: the same version, and nothing below is remade
+    assert [made.reused for made in again.values()] == [False, True, True]
+    assert [made.version.version for made in again.values()] == [made.version.version for made in first.values()]
+    whole = toy.run(nodes, store, tmp_path)
+    assert [made.reused for made in whole.values()] == [False, True, True]
+    assert "incomplete" not in whole[toy.OWNER, "seed_set"].record
+    assert [state.state for state in status(nodes, store)] == ["fresh"] * 3
+    assert all(made.reused for made in toy.run(nodes, store, tmp_path).values())
+
+
 def test_two_folders_give_the_same_versions(tmp_path: Path) -> None:
     one, two = (toy.run(toy.graph(), Store(tmp_path / name / "store"), tmp_path / name) for name in "ab")
     assert {key: made.version.version for key, made in one.items()} == {

@@ -2,17 +2,22 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from distill_dagster.config.models import Split
+from distill_dagster.domains.base import Domain
+from distill_dagster.domains.registry import Domains
 from distill_dagster.domains.split import assign
 from distill_dagster.errors import ConfigError
 from distill_dagster.lineage.engine import head_version
 from distill_dagster.lineage.graph import descendants
 from distill_dagster.settings import Settings
+from distill_dagster.stages import project as projects
 from distill_dagster.stages.project import Project
+from distill_dagster.storage.store import key_text
 from pipeline import tiny
 from pipeline.tiny import Tiny
 
@@ -120,6 +125,37 @@ def test_sources_know_nothing_of_each_other(parcels: Tiny) -> None:
     }
 
 
+def test_who_depends_on_the_version_of_the_verifier_and_of_a_task(tmp_path: Path, monkeypatch) -> None:
+    made = tiny.finance(tmp_path)
+    config = tmp_path / "assets_config"
+    plain = (config / "pipeline.yaml").read_text("utf-8")
+    judging = "filtering: [verifier, exact_duplicate]\nknowledge: [{name: feedback, method: verify}]"
+    asking = "teacher: nano_teacher\nname: judged"
+    judged = plain.replace("filtering: [refusal, exact_duplicate]", judging).replace("teacher: nano_teacher", asking)
+    (config / "judged.yaml").write_text(judged, "utf-8")
+
+    def codes() -> dict[str, str]:
+        return {key_text(key): node.code_version for key, node in made.project().nodes.items()}
+
+    def changed(domain: Domain) -> set[str]:
+        before = codes()
+        with monkeypatch.context() as patch:
+            patch.setattr(projects, "discover", lambda: Domains({**usual.found, "finance": domain}))
+            return {name for name, code in codes().items() if code != before[name]}
+
+    usual = projects.discover()
+    finance = usual.found["finance"]
+    assert changed(replace(finance, verifier_version="2")) == {
+        "finance/eval_report",
+        "judged/eval_report",
+        "judged/filtered_dataset",
+        "judged/preference_pairs",
+        "judged/teacher_outputs",
+    }
+    tasks = (replace(finance.tasks[0], version="2"), *finance.tasks[1:])
+    assert {"finance/teacher_outputs", "judged/teacher_outputs"} < changed(replace(finance, tasks=tasks))
+
+
 def test_changing_law_touches_nothing_in_finance(repo: Path, tmp_path: Path) -> None:
     config = tmp_path / "assets_config"
     shutil.copytree(repo / "assets_config", config)
@@ -198,7 +234,7 @@ def test_what_is_no_identity_remakes_nothing(
             "source.yaml",
             "max_new_tokens: 4",
             "max_new_tokens: 5",
-            {"seed_set", "eval_set", "prompt_set", "eval_report"},
+            {"seed_set", "eval_set", "prompt_set", "teacher_outputs", "eval_report"},
         ),
     ],
     ids=["rules", "parameter", "gate", "evaluation", "control", "recipe", "tokenizer", "fit", "task"],

@@ -8,9 +8,10 @@ import shutil
 import pytest
 from pyarrow import parquet
 
-from distill_dagster.errors import StoreError
+from distill_dagster.errors import ConfigError, StoreError
 from distill_dagster.lineage.engine import Services
 from distill_dagster.settings import Settings
+from distill_dagster.stages.estimate import estimate
 from distill_dagster.stages.project import Project
 from pipeline import tiny
 
@@ -74,6 +75,23 @@ def test_a_changed_file_is_another_teacher(parcels):
     assert not again["teacher_model"].reused
     before, after = answers(first), answers(again)
     assert {text for text in before if before[text] != after[text]} == {changed}
+
+
+def test_a_train_answer_is_not_given_to_a_test_item_of_the_same_id(parcels):
+    """Both files count from 1, and answers were recorded for one of them."""
+    for file in ("seeds.jsonl", "test.jsonl"):
+        parcels.write_lines(file, [{**row, "id": at} for at, row in enumerate(parcels.lines(file), 1)])
+    parcels.write_lines("answers.jsonl", [{"id": row["id"], "said": "red"} for row in parcels.lines("seeds.jsonl")])
+    parcels.edit("teacher.yaml", "input: text", "id: id")
+    source = parcels.folder / "assets_config" / "source.yaml"
+    source.write_text(source.read_text("utf-8").replace("answer: colour", "answer: colour, id: id"), "utf-8")
+    made = parcels.run(NAMES)
+    assert set(answers(made).values()) == {"red"}
+    with pytest.raises(ConfigError, match="unique over `seeds` and `evaluation`"):
+        estimate(parcels.project(), "parcels")
+    node = parcels.project().nodes["parcels", "eval_report"]
+    read = next(parent.parts for parent in node.parents if parent.role == "seeds")
+    assert read == {"seed": ("teacher", "gold", "unlabeled")}
 
 
 @pytest.mark.real_data

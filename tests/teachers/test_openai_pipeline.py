@@ -12,9 +12,11 @@ from pipeline import tiny
 from pipeline.tiny import Tiny
 
 from distill_dagster.config.models import Split
+from distill_dagster.console import failed
 from distill_dagster.domains.split import assign
 from distill_dagster.errors import DistillError, TeacherError
 from distill_dagster.lineage.engine import Services, head_version
+from distill_dagster.stages import teaching
 from distill_dagster.stages.project import Project
 
 WANTED = (*tiny.SOURCE, *tiny.DATA)
@@ -191,6 +193,88 @@ def test_failed_questions_are_recorded_with_their_class_and_asked_again(server, 
     put_aside, with_detail = database.execute("SELECT count(*), count(detail) FROM quarantine").fetchone()
     assert put_aside == with_detail and put_aside in (23, 24)  # the other request in flight may have come back too
     database.close()
+
+
+def test_the_room_that_a_task_gives_is_asked_for(server, project):
+    def room() -> object:
+        return project.project().nodes["parcels", "teacher_outputs"].config.get("room")
+
+    assert asked(server, project) == 23 and server.bodies[-1]["max_tokens"] == 4
+    project.edit("source.yaml", "max_new_tokens: 4", "max_new_tokens: 64")
+    assert asked(server, project) == 23 and server.bodies[-1]["max_tokens"] == 64
+    assert room() == {"colour": 64}
+    project.edit("source.yaml", ", max_new_tokens: 64", "")  # the default was never part of the identity
+    assert room() is None
+    project.edit("teacher.yaml", "prompt_style: short", "prompt_style: short\nsampling: {max_new_tokens: 8}")
+    assert asked(server, project) == 23 and server.bodies[-1]["max_tokens"] == 8
+    project.edit("source.yaml", "kind: label", "max_new_tokens: 16, kind: label")  # the teacher's own limit counts
+    assert asked(server, project) == 0 and room() is None
+
+
+def test_one_question_about_many_passages_is_many_questions(server, project):
+    """Each is asked, none is dropped as a copy, and the split has all parts."""
+    config = project.folder / "assets_config"
+    columns = "{path: FILE, task: colour, licence: CC0-1.0, columns: {input: ask, context: text, answer: colour}}"
+    text = (config / "source.yaml").read_text("utf-8").partition("seeds:")[0]
+    text += (
+        f"seeds: [{columns.replace('FILE', 'seeds.jsonl')}]\nevaluation: [{columns.replace('FILE', 'test.jsonl')}]\n"
+    )
+    (config / "source.yaml").write_text(text, "utf-8")
+    project.edit("pipeline.yaml", "[refusal, exact_duplicate]", "[exact_duplicate, near_duplicate, decontamination]")
+    for file in ("seeds.jsonl", "test.jsonl"):
+        lines = [{**row, "ask": "Which colour?"} for row in project.lines(file)]
+        project.write_lines(file, lines)
+    made = project.run(WANTED)
+    seeds = made["seed_set"].version.table("seed")["part"].to_pylist()
+    assert {"teacher", "gold", "unlabeled"} == set(seeds)
+    assert server.requests == seeds.count("unlabeled")
+    assert made["filtered_dataset"].record["notes"]["funnel"]["kept"] == server.requests
+
+
+def test_what_failed_is_asked_again_by_the_next_run_and_nothing_else(server, project):
+    project.edit("teacher.yaml", "attempts: 3", "attempts: 1\n  max_in_flight: 1")
+    server.script = ["", "500", "", "html", "500"]
+    first = project.run(WANTED)
+    assert server.requests == 23 and notes(project)["failures"] == {"malformed": 1, "server": 2}
+    assert failed(notes(project)) == ", [red]3 of 23 failed (malformed 1, server 2)[/]"
+    states = project.states()
+    outputs = states["parcels/teacher_outputs"]
+    assert (outputs.state, outputs.reason) == ("stale", "3 of 23 questions have no answer: malformed 1, server 2")
+    assert states["parcels/filtered_dataset"].state == "downstream"
+
+    server.script = ["500", "html", "500"]  # the same questions fail in the same way
+    second = project.run(WANTED)
+    assert server.requests == 26 and {name for name, made in second.items() if not made.reused} == {"teacher_outputs"}
+    assert {name: made.version.version for name, made in second.items()} == {
+        name: made.version.version for name, made in first.items()
+    }
+
+    assert asked(server, project) == 3
+    assert notes(project)["calls"]["failed"] == 0 and failed(notes(project)) == ""
+    assert {project.states()[f"parcels/{name}"].state for name in WANTED} == {"fresh"}
+    assert all(made.reused for made in project.run(WANTED).values()) and server.requests == 29
+
+
+def test_which_failures_are_worth_another_run():
+    said = {"calls": {"asked": 3, "reused": 2}, "failures": {"bad_request": 1, "not_recorded": 2, "timeout": 1}}
+    assert teaching.unanswered(said) == "2 of 5 questions have no answer: bad_request 1, timeout 1"
+    report = teaching.FINAL | teaching.REFUSED
+    assert teaching.unanswered(said, report) == "1 of 5 questions have no answer: timeout 1"
+    assert teaching.unanswered({**said, "failures": {"content_filter": 4}}, report) == ""
+
+
+@pytest.mark.needs_torch
+@pytest.mark.slow
+def test_a_test_item_that_failed_is_asked_again_and_the_report_made_again(server, project):
+    project.edit("teacher.yaml", "attempts: 3", "attempts: 1\n  max_in_flight: 1")
+    server.script = [""] * 23 + ["500", "500"]
+    project.run()
+    assert server.requests == 23 + 16
+    assert project.unfresh() == {"eval_report", "deployed_student"}
+    assert project.states()["parcels/eval_report"].reason == "2 of 16 questions have no answer: server 2"
+    again = project.run()
+    assert server.requests == 23 + 16 + 2 and not project.unfresh()
+    assert {name for name, made in again.items() if not made.reused} == {"eval_report", "deployed_student"}
 
 
 def test_the_record_of_the_teacher_and_no_key_anywhere(server, project):

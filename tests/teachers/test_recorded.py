@@ -116,6 +116,30 @@ def test_one_input_of_two_records_is_refused(tmp_path):
     assert said(ask(backend, [seed("Which one?", context="c"), seed("Which one?", context="c")])) == ["this"] * 2
 
 
+def test_one_input_of_two_tasks_has_no_answer_for_both(tmp_path):
+    write(tmp_path, [{"q": "I love it", "a": "positive"}])
+    backend = Backend(options(), tmp_path, identity="t")
+    with pytest.raises(ConfigError, match="of two tasks each has its own"):
+        ask(backend, [seed("I love it", task="sentiment"), seed("I love it", task="topic")])
+    assert said(ask(backend, [seed("I love it", task="topic")] * 2)) == ["positive"] * 2
+
+
+def test_an_id_of_a_seed_is_no_id_of_a_test_item(tmp_path):
+    def row(text, part, number):
+        return seed(text, part=part, task="qa", meta='{"id": "1"}', source_id=f"file:{part}.csv", source_row=number)
+
+    request = [Request(({"role": "user", "content": "q"},))]
+    item, given = row("a test question", "test", 1), row("a train question", "unlabeled", 7)
+    by_id = options(input=None, id="id")
+    with pytest.raises(ConfigError, match="id '1' stands for two records") as error:
+        addressed(by_id, request, [item], others=[given])
+    assert "unlabeled record file:unlabeled.csv, row 7, and test record file:test.csv, row 1" in str(error.value)
+    # The same record, a record without an id, and another way to join are no clash.
+    for options_, others in ((by_id, [row("a  test question", "gold", 3), seed("z")]), (options(), [given])):
+        (marked,) = addressed(options_, request, [item], others=others)
+        assert marked.record is not None
+
+
 def test_answers_that_differ_are_an_error_or_samples(tmp_path):
     rows = [{"q": "x", "a": "1"}, {"q": "y", "a": "9"}, {"q": "x", "a": "1"}, {"q": " x", "a": "2"}]
     write(tmp_path, rows)

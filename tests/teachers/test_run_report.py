@@ -83,3 +83,14 @@ def test_progress_tells_calls_tokens_money_and_failures(server: FaultServer, tmp
     cost, tokens = (notes(project)["calls"][name] for name in ("cost_micros", "output_tokens"))
     assert cost and tokens and f"0.{cost:06d}".rstrip("0") in note and " USD" in note and " tokens" in note
     assert "server 1" in note and "malformed 1" in note
+
+
+def test_the_line_of_the_answers_says_how_many_failed(server: FaultServer, tmp_path, command) -> None:
+    project = tiny.parcels(tmp_path / "parcels")
+    teacher = TEACHER.replace("URL", server.url).replace("attempts: 3", "attempts: 1\n  max_in_flight: 1")
+    (project.folder / "assets_config" / "teacher.yaml").write_text(teacher, "utf-8")
+    server.script = ["", "500", "500"]
+    said = command(project)
+    line = said.partition("parcels/teacher_outputs")[2].partition("parcels/filtered_dataset")[0]
+    assert "2 of 23 failed (server 2)" in line and said.count("failed (") == 1
+    assert "failed (" not in command(project)
