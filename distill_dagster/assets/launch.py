@@ -10,6 +10,7 @@ import dagster as dg
 
 from distill_dagster.assets import base
 from distill_dagster.assets.build import project_definitions
+from distill_dagster.automation import job_name
 from distill_dagster.errors import DistillError
 from distill_dagster.lineage.engine import Made, Progress
 from distill_dagster.lineage.graph import Node
@@ -78,8 +79,7 @@ def run_job(
     """
     dagster_home(project.state)
     definitions = project_definitions(project)
-    name = "_".join([*(part for part in project.settings.prefix.split("/") if part), pipeline, "retrain"])
-    job = definitions.resolve_job_def(name)
+    job = definitions.resolve_job_def(job_name(project, pipeline))
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     with _sinks(progress, made) as errors, dg.DagsterInstance.get() as instance:
         result = job.execute_in_process(
