@@ -12,6 +12,7 @@ from pipeline.tiny import Tiny
 
 import distill_dagster
 from distill_dagster.assets.build import build_definitions, merge_definitions
+from distill_dagster.config.strict import LONGEST_NAME
 from distill_dagster.domains.registry import Domains, discover
 from distill_dagster.errors import ConfigError
 from distill_dagster.resources.mlflow_tracking import MlflowTracking
@@ -252,6 +253,16 @@ def test_a_clash_of_names_names_both_owners(authored: Tiny, kind: str, name: str
     assert caught.value.place == f"{kind} {name}" and caught.value.next_step
     if kind != "resource":
         dg.Definitions.validate_loadable(merge_definitions(own(["other", "table"], **theirs), prefix="distill"))
+
+
+def test_the_longest_name_and_owners_of_both_kinds_load(authored: Tiny) -> None:
+    name = "a" * LONGEST_NAME
+    authored.edit("source.yaml", "domain: finance", f"domain: finance\nname: {name}\nowners: [a.b+c@example.org]")
+    authored.edit("pipeline.yaml", "source: finance", f"source: {name}\nowners: ['team:the desk']")
+    (authored.settings.config / "second.yaml").unlink()
+    definitions = build_definitions()
+    dg.Definitions.validate_loadable(definitions)
+    assert definitions.resolve_job_def(f"{name}_retrain").tags["distill/pipeline"] == name
 
 
 def test_a_prefix_may_hold_what_a_job_name_may_not(authored: Tiny) -> None:
