@@ -26,6 +26,8 @@ app.add_typer(cli_plan.app)
 
 Config = Annotated[Path | None, typer.Option("--config", help="Folder of the YAML files.")]
 
+DEMOS = ("finance", "law", "medicine")
+
 
 def _project(config: Path | None, limit: int | None = None) -> Any:
     from distill_dagster.settings import Settings
@@ -40,9 +42,13 @@ def demo(
 ) -> None:
     """Distil a student end to end and print whether it was worth it."""
     project = _project(config)
-    names = (
-        [name for name in ("finance", "law", "medicine") if name in project.pipelines] if domain == "all" else [domain]
-    )
+    names = [name for name in DEMOS if name in project.pipelines] if domain == "all" else [domain]
+    if not names:
+        raise DistillError(
+            str(project.settings.config),
+            f"it has none of the demo's pipelines: {', '.join(DEMOS)}.",
+            "Name one of its own with `distill-dagster run`, or the demo's folder with --config.",
+        )
     watch = console.Stopwatch()
     for name in names:
         console.out.rule(f"[bold]{name}")
@@ -295,6 +301,7 @@ def ui(
 
 def main() -> None:
     """Entry point: errors are one clear message, not a traceback."""
+    console.any_encoding()
     try:
         try:
             app()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +28,13 @@ from distill_dagster.teachers.prices import money
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+
+
+def any_encoding() -> None:
+    """A sign that the output's encoding does not have is printed as `?`, and ends no run half way."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 class Bars:

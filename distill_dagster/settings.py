@@ -29,12 +29,21 @@ class Settings:
 
     @classmethod
     def from_environment(cls, config: Path | str | None = None) -> Settings:
-        """Settings from the environment; `config` wins over its variable."""
-        state = Path(os.environ.get("DISTILL_STATE", ".distill/state")).expanduser().absolute()
+        """Settings from the environment; `config` wins over its variable. An empty variable is as if unset."""
+        state = os.environ.get("DISTILL_STATE") or ".distill/state"
+        config = config or os.environ.get("DISTILL_ASSETS_CONFIG") or "assets_config"
         return cls(
-            config=Path(config or os.environ.get("DISTILL_ASSETS_CONFIG", "assets_config")).expanduser().absolute(),
-            store=os.environ.get("DISTILL_STORE", str(Path(".distill/store").absolute())),
-            state=state,
-            namespace=os.environ.get("DISTILL_NAMESPACE", "default"),
+            config=Path(config).expanduser().absolute(),
+            store=os.environ.get("DISTILL_STORE") or str(Path(".distill/store").absolute()),
+            state=Path(state).expanduser().absolute(),
+            namespace=os.environ.get("DISTILL_NAMESPACE") or "default",
             prefix=os.environ.get("DISTILL_PREFIX", ""),
         )
+
+    @staticmethod
+    def root_of(path: Path | str) -> str:
+        """The variable of the root below which a path lies: DISTILL_STORE or DISTILL_STATE; empty for any other."""
+        here = Settings.from_environment()
+        roots = {"DISTILL_STORE": Path(here.store).absolute(), "DISTILL_STATE": here.state}
+        around = [name for name, root in roots.items() if Path(path).absolute().is_relative_to(root)]
+        return max(around, key=lambda name: len(roots[name].parts), default="")

@@ -28,6 +28,9 @@ made_sink: Callable[[Made], None] | None = None
 error_sink: Callable[[DistillError], None] | None = None
 
 LOG_EVERY_SECONDS = 5.0
+#: How long a step waits for another run that is making the same artifact: pipelines of one source share the source's
+#: assets, those of one data half a teacher's answers as well. A lease dies with its holder, so only work is waited for.
+WAIT_SECONDS = 6 * 3600.0
 
 
 def asset_key(project: Project, key: Key) -> dg.AssetKey:
@@ -72,13 +75,13 @@ def stage_asset(
         pool=pool,
     )
     def stage(
-        context: dg.AssetExecutionContext, tracking: MlflowTracking, training: TrainingProcess
+        context: dg.AssetExecutionContext, distill_tracking: MlflowTracking, distill_training: TrainingProcess
     ) -> dg.MaterializeResult:
-        made = _materialize(project, node, context, training)
+        made = _materialize(project, node, context, distill_training)
         metadata = {
             **common_metadata(project, made),
             **describe(project, made),
-            **tracking.mirror(project, made, context.run.run_id),
+            **distill_tracking.mirror(project, made, context.run.run_id),
         }
         if made_sink is not None:
             made_sink(made)
@@ -94,6 +97,7 @@ def _materialize(project: Project, node: Node, context: dg.AssetExecutionContext
         progress=progress,
         tags={"dagster_run": context.run.run_id},
         training_session=lambda: training.session(context),
+        wait=WAIT_SECONDS,
     )
     try:
         made = materialize(node, project.store, services)

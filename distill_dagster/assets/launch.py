@@ -10,7 +10,8 @@ import dagster as dg
 
 from distill_dagster.assets import base
 from distill_dagster.assets.build import project_definitions
-from distill_dagster.errors import DistillError
+from distill_dagster.automation import job_name
+from distill_dagster.errors import ConfigError, DistillError
 from distill_dagster.lineage.engine import Made, Progress
 from distill_dagster.lineage.graph import Node
 from distill_dagster.resources.mlflow_tracking import local_uri
@@ -34,15 +35,28 @@ concurrency:
 
 
 def dagster_home(state: Path) -> Path:
-    """Make the project's Dagster home where it is missing, and make it the home of this process."""
+    """Make the project's Dagster home where it is missing, and make it the home of this process.
+
+    Raises:
+        ConfigError: DAGSTER_HOME is not the absolute path of a folder that is there.
+        OSError: The project's own home cannot be written.
+    """
     home = state / "dagster"
     home.mkdir(parents=True, exist_ok=True)
     if not (home / "dagster.yaml").exists():
         (home / "dagster.yaml").write_text(INSTANCE_FILE, encoding="utf-8")
-    os.environ.setdefault("DAGSTER_HOME", str(home))
-    os.environ.setdefault("MLFLOW_TRACKING_URI", local_uri(state))
-    os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "yes")
-    return Path(os.environ["DAGSTER_HOME"])
+    defaults = {
+        "DAGSTER_HOME": str(home),
+        "MLFLOW_TRACKING_URI": local_uri(state),
+        "DAGSTER_DISABLE_TELEMETRY": "yes",
+    }
+    for name, value in defaults.items():  # an empty variable is as if unset
+        os.environ[name] = os.environ.get(name) or value
+    found = Path(os.environ["DAGSTER_HOME"]).expanduser()
+    if not (found.is_absolute() and found.is_dir()):
+        reason = f"{os.environ['DAGSTER_HOME']!r} is not the absolute path of a folder that is there."
+        raise ConfigError("DAGSTER_HOME", reason, f"Make the folder, or unset it: then it is {home}.")
+    return found
 
 
 @contextmanager
@@ -78,8 +92,7 @@ def run_job(
     """
     dagster_home(project.state)
     definitions = project_definitions(project)
-    name = "_".join([*(part for part in project.settings.prefix.split("/") if part), pipeline, "retrain"])
-    job = definitions.resolve_job_def(name)
+    job = definitions.resolve_job_def(job_name(project, pipeline))
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     with _sinks(progress, made) as errors, dg.DagsterInstance.get() as instance:
         result = job.execute_in_process(

@@ -10,7 +10,14 @@ from pydantic import BaseModel, ValidationError
 
 from distill_dagster.config.problems import Key, Problem
 from distill_dagster.config.registry import nearest
+from distill_dagster.config.strict import MODEL_NAME, OWNER
 from distill_dagster.config.yaml_reader import Document
+
+#: Patterns that say little by themselves: reason and hint.
+_IN_WORDS = {
+    OWNER: ("is neither an e-mail address nor a team", "Write name@example.org, or team:NAME."),
+    MODEL_NAME: ("is no name of a model in MLflow", "It holds a letter or digit, and neither / nor :."),
+}
 
 
 def problems(error: ValidationError, model: type[BaseModel], document: Document, below: Key = ()) -> list[Problem]:
@@ -50,6 +57,9 @@ def _words(entry: Mapping[str, Any], model: type[BaseModel], location: Key) -> t
         # pydantic writes the choices as 'a', 'b' or 'c'
         choices = [choice for choice in str(context["expected"]).split("'")[1::2] if choice]
         return f"{_shown(value)} is not one of {', '.join(choices)}.", _close(str(value), choices)
+    if kind == "string_pattern_mismatch" and context["pattern"] in _IN_WORDS:
+        reason, hint = _IN_WORDS[context["pattern"]]
+        return f"{_shown(value)} {reason}.", hint
     if kind == "string_pattern_mismatch":
         return f"{_shown(value)} does not match {context['pattern']}.", _name_hint(value, str(context["pattern"]))
     if kind == "value_error":
@@ -61,6 +71,10 @@ def _words(entry: Mapping[str, Any], model: type[BaseModel], location: Key) -> t
         return reason, f'Put it in quotes: "{value}".'
     if kind in ("int_type", "float_type", "bool_type", "int_parsing") and isinstance(value, str):
         return reason, "Write it without quotes." if value.replace(".", "", 1).isdigit() else ""
+    if kind == "string_too_long":
+        return reason, "Choose a shorter one."
+    if kind in ("less_than_equal", "greater_than_equal") and location[:2] == ("gate", "floor"):
+        return reason, "A score lies between 0 and 1: 0.9, not 90."
     if kind == "bool_type":
         return reason, "Write true or false."
     return reason, ""

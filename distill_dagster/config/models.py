@@ -26,7 +26,7 @@ from distill_dagster.config.source import (
     Split,
     TaskSpec,
 )
-from distill_dagster.config.strict import Name, Strict, free, identity, later
+from distill_dagster.config.strict import MODEL_NAME, Name, Owner, Strict, free, identity, later
 from distill_dagster.config.teachers import TeachersOptions, WeightedTeacher
 
 __all__ = [
@@ -298,7 +298,9 @@ class EvaluationOptions(Strict):
 class GateOptions(Strict):
     """What a student must show before it is deployed."""
 
-    floor: dict[str, float] = Field(default_factory=dict, description="Lowest allowed score a task")
+    floor: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
+        default_factory=dict, description="Lowest allowed score a task, from 0 to 1"
+    )
     floor_over_chance: float = Field(default=0.0, description="Mean score must beat mean chance by this much")
     delta: float = Field(
         default=0.02, ge=0, description="No regression: the lower bound of candidate − reference lies above −delta"
@@ -308,9 +310,17 @@ class GateOptions(Strict):
 class DeployOptions(Strict):
     """Where the student goes."""
 
-    model_name: str | None = Field(default=None, description="MLflow registered model; distill_<pipeline> by default")
+    model_name: str | None = Field(
+        default=None, pattern=MODEL_NAME, description="MLflow registered model; distill_<pipeline> by default"
+    )
     alias: str = Field(default="champion", pattern=r"^[a-z][a-z0-9_-]*$", description="Registry alias that is moved")
     enabled: bool = Field(default=True, description="false: report only, move no alias")
+
+    @model_validator(mode="after")
+    def _alias_of_mlflow(self) -> DeployOptions:
+        if self.alias == "latest" or (self.alias[0] == "v" and self.alias[1:].isdigit()):
+            raise ValueError(f"`alias` is {self.alias!r}, which MLflow keeps for its own versions: choose another name")
+        return self
 
 
 class ScheduleOptions(Strict):
@@ -350,7 +360,7 @@ class PipelineConfig(Strict):
     gate: GateOptions = Field(default_factory=GateOptions)
     deploy: DeployOptions = free(default_factory=DeployOptions)
     schedule: ScheduleOptions = free(default_factory=ScheduleOptions)
-    owners: list[str] = free(default_factory=list, description="E-mail addresses or `team:...`")
+    owners: list[Owner] = free(default_factory=list, description="E-mail addresses or `team:...`")
     description: str = free("", description="Shown in the UI")
 
     @model_validator(mode="after")

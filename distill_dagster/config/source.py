@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from distill_dagster.config.egress import EgressOptions
-from distill_dagster.config.strict import Name, Strict, free
+from distill_dagster.config.strict import Name, Owner, Strict, free
 from distill_dagster.config.styles import StyleName
 
 
@@ -196,7 +196,7 @@ class SourceConfig(Strict):
         "not the seeds",
     )
     show_records: bool = free(False, description="Let Dagster show sample records of this source")
-    owners: list[str] = free(
+    owners: list[Owner] = free(
         default_factory=list, description="E-mail addresses or `team:...`; the domain's by default"
     )
     description: str = free("", description="Shown in the UI")

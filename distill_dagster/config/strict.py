@@ -6,7 +6,16 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+#: Dagster allows a tag, which holds a name, 63 characters.
+LONGEST_NAME = 63
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=LONGEST_NAME)]
+
+#: What Dagster takes for an owner.
+OWNER = r"^(team:.+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7})$"
+Owner = Annotated[str, StringConstraints(pattern=OWNER)]
+
+#: What MLflow takes for the name of a model.
+MODEL_NAME = r"^[^/:]*[^/:.\s][^/:]*$"
 
 
 def free(default: Any = ..., **kwargs: Any) -> Any:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 
 from distill_dagster.config.registry import nearest
+from distill_dagster.config.strict import LONGEST_NAME, OWNER
 from distill_dagster.domains.base import ENTRY_POINT_GROUP, Domain
 from distill_dagster.errors import PluginError
 
@@ -116,6 +117,11 @@ def _fault(name: str, domain: object) -> str:
         return f"the entry point returned {type(domain).__name__}, not a Domain"
     if not _NAME.fullmatch(name):
         return f"the name {name!r} does not match [a-z][a-z0-9_]*"
+    if len(name) > LONGEST_NAME:
+        return f"the name {name!r} has {len(name)} characters, and at most {LONGEST_NAME} are allowed"
+    for owner in domain.owners:
+        if not re.fullmatch(OWNER, owner):
+            return f"the owner {owner!r} is neither an e-mail address nor a team, as in team:NAME"
     if domain.name != name:
         return f"the entry point is named {name!r} and its Domain {domain.name!r}; they must agree"
     names = [task.name for task in domain.tasks]

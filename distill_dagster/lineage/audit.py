@@ -73,7 +73,9 @@ def audit_alias(store: Store, pipeline: str, alias: str, anchor: str | None = No
         return result
     if not promotions:
         raise StoreError(
-            f"{pipeline}@{alias}", "nothing was ever promoted under this alias.", "Run the pipeline first."
+            f"{pipeline}@{alias}",
+            f"nothing was ever promoted under this alias in {store.base}.",
+            "Run the pipeline first. Where its assets have a key prefix in Dagster, set DISTILL_PREFIX to the same.",
         )
     payload = promotions[-1]["payload"]
     if any(not gate["passed"] for gate in payload.get("gates", [])):

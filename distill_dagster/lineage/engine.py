@@ -47,13 +47,17 @@ def no_session() -> AbstractContextManager[dict[str, str]]:
 
 @dataclass
 class Services:
-    """What surrounds a stage and is not its input: folders, progress, and how a training process is started."""
+    """What surrounds a stage and is not its input: folders, progress, and how a training process is started.
+
+    `wait` is how many seconds a stage waits for another process that is making the same artifact.
+    """
 
     state: Path
     progress: Progress = silent
     start: Callable[..., Any] | None = None
     tags: dict[str, Any] = field(default_factory=dict)
     training_session: Callable[[], AbstractContextManager[dict[str, str]]] = no_session
+    wait: float = 0.0
 
 
 @dataclass
@@ -174,20 +178,22 @@ def reads_of(parents: tuple[Parent, ...], versions: Mapping[str, Version]) -> di
     }
 
 
-def hold(store: Store, key: Key, leases: Path) -> AbstractContextManager[None]:
-    """The lease on making an artifact of a store.
+def hold(
+    store: Store, key: Key, leases: Path, wait: float = 0.0, waiting: Callable[[str], None] | None = None
+) -> AbstractContextManager[None]:
+    """The lease on making an artifact of a store; `wait` and `waiting` as `lease` has them.
 
     Raises:
         LeaseError: Another process is making it.
     """
-    return lease(leases, f"{store.scope}/{key_text(key)}")
+    return lease(leases, f"{store.scope}/{key_text(key)}", wait, waiting)
 
 
 def materialize(node: Node, store: Store, services: Services) -> Made:
     """Make a node's version from its parents' heads, or return the version its action is known to make.
 
     Raises:
-        LeaseError: Another process is making this artifact.
+        LeaseError: Another process is making this artifact, and does so still after `services.wait` seconds.
         GateError: An input may not be consumed.
         StoreError: A place cannot be read or written, or the disk is full.
         DistillError: What the stage reports; earlier versions stay as they are.
@@ -200,7 +206,11 @@ def materialize(node: Node, store: Store, services: Services) -> Made:
 
 def _materialize(node: Node, store: Store, services: Services) -> Made:
     started = time.time()
-    with hold(store, node.key, services.state / "leases"):
+
+    def waiting(held: str) -> None:
+        services.progress(0, None, f"waits: {key_text(node.key)} is {held}")
+
+    with hold(store, node.key, services.state / "leases", services.wait, waiting):
         versions, runs = read_parents(node, store)
         node.admit(versions, runs)
         outside = node.outside()

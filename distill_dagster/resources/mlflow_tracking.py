@@ -18,19 +18,23 @@ import dagster as dg
 from distill_dagster.lineage.engine import Made
 from distill_dagster.stages.context import PipelineContext
 from distill_dagster.stages.project import Project
+from distill_dagster.storage.lease import lease
 from distill_dagster.storage.store import key_text
 
 log = logging.getLogger(__name__)
 
 #: The tag that finds the MLflow run of one of our runs.
 RUN_TAG = "distill.run"
+#: How long one mirror waits for another of the same run.
+MIRROR_SECONDS = 120.0
 
 
 class MlflowTracking(dg.ConfigurableResource):
     """Where materializations are mirrored.
 
-    `tracking_uri` defaults to MLFLOW_TRACKING_URI, then to a SQLite file under the project's state folder; `ui` is the
-    address that links point at, where the tracking URI is not itself one.
+    `tracking_uri` defaults to MLFLOW_TRACKING_URI, then to a SQLite file under the project's state folder; models are
+    registered there as well, or at MLFLOW_REGISTRY_URI. `ui` is the address that links point at, where the tracking URI
+    is not itself one.
     """
 
     enabled: bool = True
@@ -62,7 +66,9 @@ class MlflowTracking(dg.ConfigurableResource):
 
     def _mirror(self, project: Project, made: Made, dagster_run: str) -> dict[str, Any]:
         uri = self.uri(project.state)
-        with _client(uri, project.state) as client:
+        # Only the holder's own run may be unfinished meanwhile: any other is what a broken mirror left.
+        alone = lease(project.state / "leases", f"mlflow/{made.run}", wait=MIRROR_SECONDS)
+        with alone, _client(uri, os.environ.get("MLFLOW_REGISTRY_URI") or uri) as client:
             owner, artifact = made.node.key
             experiment = _experiment(client, f"distill/{owner}", uri, project.state)
             run_id = _find(client, experiment, made.run)
@@ -111,25 +117,33 @@ def local_uri(state: Path) -> str:
 
 
 @contextmanager
-def _client(uri: str, state: Path) -> Iterator[Any]:
-    """An MLflow client with telemetry off; nothing of MLflow is imported before."""
+def _client(uri: str, registry: str) -> Iterator[Any]:
+    """An MLflow client with telemetry off; nothing of MLflow is imported before.
+
+    A registry in a database asks the tracking server of the whole process for the model, so that one is ours meanwhile.
+    Afterwards it is what it was, environment included.
+    """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    for place in (uri, registry):
+        if place.startswith("sqlite:///"):
+            Path(place.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     import mlflow
     from mlflow import MlflowClient
 
     for name in ("mlflow.store.db.utils", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
-    before = mlflow.get_tracking_uri()
+    named = os.environ.get("MLFLOW_TRACKING_URI")
+    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
     mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
     try:
-        yield MlflowClient(uri, uri)
+        yield MlflowClient(uri, registry)
     finally:
-        mlflow.set_tracking_uri(before)
+        # None where the environment says it: MLflow would else not see that change.
+        mlflow.set_tracking_uri(before if before != named else None)  # pyright: ignore[reportArgumentType]
+        if named is not None:  # MLflow writes and deletes the variable with each setting
+            os.environ["MLFLOW_TRACKING_URI"] = named
 
 
 def _experiment(client: Any, name: str, uri: str, state: Path) -> str:
@@ -141,8 +155,14 @@ def _experiment(client: Any, name: str, uri: str, state: Path) -> str:
 
 
 def _find(client: Any, experiment: str, run: str) -> str | None:
-    runs = client.search_runs([experiment], filter_string=f"tags.`{RUN_TAG}` = '{run}'", max_results=1)
-    return runs[0].info.run_id if runs else None
+    """The MLflow run that mirrors one of ours; those that broke half way are deleted, to be made anew."""
+    found = None
+    for one in client.search_runs([experiment], filter_string=f"tags.`{RUN_TAG}` = '{run}'"):
+        if one.info.status == "FINISHED":
+            found = one.info.run_id
+        else:
+            client.delete_run(one.info.run_id)
+    return found
 
 
 def _log_run(client: Any, experiment: str, made: Made, dagster_run: str) -> str:

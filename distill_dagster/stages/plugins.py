@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from typing import Any
 
 from distill_dagster.errors import PluginError
 from distill_dagster.stages.context import SourceContext
+from distill_dagster.stages.project import Project
 
 
-def nodes(source: SourceContext) -> Callable[..., Any] | None:
-    """The function `nodes(project, source) -> dagster.Definitions` that a domain names, or None.
+def nodes(project: Project, source: SourceContext) -> Any:
+    """What the function `nodes(project, source)` that a domain names returns for a source; None where it names none.
 
     Raises:
-        PluginError: The name cannot be imported.
+        PluginError: It cannot be imported or called, or returns nothing; names the domain and its distribution.
     """
     text = source.domain.nodes
     if text is None:
         return None
-    module, _, function = text.partition(":")
+    module, _, name = text.partition(":")
     try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise PluginError(
-            f"domain {source.domain.name}", f"its nodes {text!r} cannot be imported ({error}).", "Mend the plugin."
-        ) from error
+        function = getattr(importlib.import_module(module), name)
+    except (Exception, SystemExit) as error:
+        raise fault(project, source, f"cannot be imported ({type(error).__name__}: {error})") from error
+    if not callable(function):
+        raise fault(project, source, f"is no function but {type(function).__name__}")
+    try:
+        found = function(project, source)
+    except (Exception, SystemExit) as error:
+        raise fault(project, source, f"raised {type(error).__name__}: {error}") from error
+    if found is None:
+        raise fault(project, source, "returned None")
+    return found
+
+
+def fault(project: Project, source: SourceContext, reason: str) -> PluginError:
+    """What is wrong with the nodes of a domain, as in "cannot be imported (...)"."""
+    domain = source.domain
+    origin = project.domains.origins.get(domain.name, "an unnamed distribution")
+    place = f"domain {domain.name!r} of {origin}"
+    next_step = "Mend, update or uninstall the plugin; the rest of the project is there without them."
+    return PluginError(place, f"its nodes {domain.nodes!r} for source {source.key!r}: {reason}.", next_step)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from distill_dagster.errors import StoreError
+from distill_dagster.settings import Settings
 from distill_dagster.storage.faults import fault_point
 
 
@@ -128,8 +129,10 @@ def _forget(temporary: Path) -> None:
 
 
 def store_error(error: OSError, path: Path | str, size: int | None = None) -> StoreError:
-    """An operating system error as one that says what to do."""
+    """An operating system error as one that says what to do, with the variable of the root it is about."""
     place = str(path)
+    variable = Settings.root_of(path)
+    choose = f"choose another root with {variable}" if variable else "name another place"
     needed = f" ({size} bytes were to be written)" if size is not None else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StoreError(
@@ -138,12 +141,12 @@ def store_error(error: OSError, path: Path | str, size: int | None = None) -> St
             "Free some space (`distill-dagster gc plan`) and run again; nothing already made is lost.",
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return StoreError(
-            place, "it cannot be written (no permission, or read-only).", "Choose another root with DISTILL_STORE."
-        )
+        return StoreError(place, "it cannot be written (no permission, or read-only).", f"Mend that, or {choose}.")
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         file = error.filename or place
-        return StoreError(
-            place, f"a file stands where a folder is needed: {file}.", "Move it away, or choose another root."
-        )
-    return StoreError(place, f"{error.strerror or error}{needed}.", "Mend it and run again; nothing made is lost.")
+        return StoreError(place, f"a file stands where a folder is needed: {file}.", f"Move it away, or {choose}.")
+    return StoreError(
+        place,
+        f"{error.strerror or error}{needed}.",
+        f"Mend it{f', or {choose},' if variable else ''} and run again; nothing made is lost.",
+    )

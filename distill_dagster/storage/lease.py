@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -16,9 +16,12 @@ import filelock
 from distill_dagster.errors import LeaseError
 from distill_dagster.storage.atomic import store_error
 
+#: Who waits is told of the holder at once, and again after so many seconds.
+TELL_EVERY = 60.0
+
 
 @contextmanager
-def lease(folder: Path, name: str, wait: float = 0.0) -> Iterator[None]:
+def lease(folder: Path, name: str, wait: float = 0.0, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
     """Hold the exclusive lease `name`.
 
     The operating system releases it when the holder ends, however it ends. Only one machine may use `folder`.
@@ -27,6 +30,7 @@ def lease(folder: Path, name: str, wait: float = 0.0) -> Iterator[None]:
         folder: Local folder of lock files.
         name: What is held, for the message.
         wait: Seconds to wait for another holder.
+        waiting: Told who holds it, as in "held by process 12 on host since ...", while it is waited for.
 
     Raises:
         LeaseError: Somebody else holds it; the message says who, and since when.
@@ -36,11 +40,18 @@ def lease(folder: Path, name: str, wait: float = 0.0) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / f"{safe}.lock")
-        lock.acquire(timeout=wait, poll_interval=0.2)
-    except filelock.Timeout as error:
-        raise LeaseError(
-            name, f"held by {_holder(note)}.", "Wait for it to finish, or stop it, and run again."
-        ) from error
+        end, patience = time.monotonic() + wait, 0.0
+        while True:
+            try:
+                lock.acquire(timeout=patience, poll_interval=0.2)
+                break
+            except filelock.Timeout as error:
+                held, left = f"held by {_holder(note)}", end - time.monotonic()
+                if left <= 0:
+                    raise LeaseError(name, f"{held}.", "Wait for it to finish, or stop it, and run again.") from error
+                if waiting is not None:
+                    waiting(held)
+                patience = min(left, TELL_EVERY)
     except OSError as error:
         raise store_error(error, folder) from error
     try:

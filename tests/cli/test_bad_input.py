@@ -195,6 +195,31 @@ def test_an_input_that_was_never_made(fresh: Tiny) -> None:
     said.refused("seed_set", "never materialized")
 
 
+def test_a_demo_without_its_pipelines(fresh: Tiny) -> None:
+    command(fresh, "demo", "--domain", "all").refused(
+        "none of the demo's pipelines", "finance, law, medicine", "--config"
+    )
+
+
+@pytest.mark.parametrize("home", ["relative/home", "/nowhere/at/all"])
+def test_a_dagster_home_that_is_none(fresh: Tiny, home: str) -> None:
+    said = process(fresh, "run", "parcels", "--select", "seed_set", DAGSTER_HOME=home)
+    said.refused("DAGSTER_HOME", repr(home), "unset it")
+
+
+def test_an_alias_that_nothing_was_promoted_under(fresh: Tiny) -> None:
+    said = command(fresh, "audit", "parcels@champion", DISTILL_PREFIX="another")
+    said.refused("parcels@champion", f"{fresh.settings.store}/another", "DISTILL_PREFIX")
+
+
+def test_an_output_without_our_signs_ends_no_run(fresh: Tiny) -> None:
+    arguments = ("run", "parcels", "--select", "seed_set", "--no-dagster")
+    said = process(fresh, *arguments, PYTHONIOENCODING="latin-1")
+    assert said.code == 0 and "parcels/seed_set" in said.out and "?" in said.out, said
+    fresh.edit("pipeline.yaml", "source: parcels", "source: parc\u2713ls")
+    process(fresh, *arguments, PYTHONIOENCODING="latin-1").refused("pipeline.yaml:2")
+
+
 def test_the_command_itself_prints_no_traceback(fresh: Tiny) -> None:
     fresh.edit("pipeline.yaml", "gate:", "gates:")
     said = process(fresh, "run", "parcels").refused("pipeline.yaml", "gates")

@@ -1,6 +1,9 @@
 """The graph that Dagster is shown: keys, groups, kinds, checks, jobs, schedules; alone, below a prefix, and merged."""
 
+import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
@@ -9,7 +12,10 @@ from pipeline.tiny import Tiny
 
 import distill_dagster
 from distill_dagster.assets.build import build_definitions, merge_definitions
+from distill_dagster.config.strict import LONGEST_NAME
+from distill_dagster.domains.registry import Domains, discover
 from distill_dagster.errors import ConfigError
+from distill_dagster.resources.mlflow_tracking import MlflowTracking
 
 SECOND = """\
 kind: pipeline
@@ -190,3 +196,137 @@ def test_the_component_gives_the_same_graph(authored: Tiny) -> None:
             assert isinstance(component, DistillationComponent)
             keys = {key.to_user_string() for key in definitions.resolve_all_asset_keys()}
     assert "team/distill/finance/deployed_student" in keys and len(keys) == 16
+    assert definitions.executor is None, "it would be that of the whole dg project"
+
+
+def test_the_component_without_a_prefix_takes_that_of_the_environment(
+    authored: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distill_dagster.component import DistillationComponent
+
+    monkeypatch.setenv("DISTILL_PREFIX", "from_outside")
+    context = SimpleNamespace(path=authored.folder)
+    definitions = DistillationComponent(config_dir="assets_config").build_defs(context)  # type: ignore[arg-type]
+    assert {key.path[0] for key in definitions.resolve_all_asset_keys()} == {"from_outside"}
+
+
+def test_a_merged_deployment_keeps_the_executor_of_its_own_jobs(authored: Tiny) -> None:
+    mine = own(["other", "table"], jobs=[dg.define_asset_job("mine", selection="other/table")])
+    alone = mine.resolve_job_def("mine").executor_def
+    merged = merge_definitions(mine)
+    assert merged.resolve_job_def("mine").executor_def is alone is not dg.in_process_executor
+    assert merged.resolve_job_def("finance_retrain").executor_def is dg.in_process_executor
+    named = merge_definitions(own(["other", "table"], executor=dg.multiprocess_executor))
+    assert named.resolve_job_def("finance_retrain").executor_def is dg.multiprocess_executor
+    ours = build_definitions().resolve_implicit_global_asset_job_def()
+    assert ours.executor_def is dg.in_process_executor
+
+
+def test_a_deployment_may_have_resources_called_like_anything_of_theirs(authored: Tiny) -> None:
+    merged = merge_definitions(own(["other", "table"], resources={"tracking": 1, "training": 2}))
+    dg.Definitions.validate_loadable(merged)
+    assert {"tracking", "training", "distill_tracking", "distill_training"} <= set(merged.resources or {})
+
+
+def test_a_resource_of_ours_that_is_given_serves_the_project(authored: Tiny) -> None:
+    given = MlflowTracking(enabled=False)
+    merged = merge_definitions(own(["other", "table"], resources={"distill_tracking": given}))
+    dg.Definitions.validate_loadable(merged)
+    assert (merged.resources or {})["distill_tracking"] is given
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "theirs"),
+    [
+        ("resource", "distill_tracking", {"resources": {"distill_tracking": 1}}),
+        ("job", "finance_retrain", {"jobs": [dg.define_asset_job("finance_retrain", selection="other/table")]}),
+        (
+            "schedule or sensor",
+            "finance_retrain_schedule",
+            {"sensors": [dg.SensorDefinition("finance_retrain_schedule", evaluation_fn=lambda: None)]},
+        ),
+    ],
+)
+def test_a_clash_of_names_names_both_owners(authored: Tiny, kind: str, name: str, theirs: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="the deployment's own, and the project in .*assets_config") as caught:
+        merge_definitions(own(["other", "table"], **theirs))
+    assert caught.value.place == f"{kind} {name}" and caught.value.next_step
+    if kind != "resource":
+        dg.Definitions.validate_loadable(merge_definitions(own(["other", "table"], **theirs), prefix="distill"))
+
+
+def test_the_longest_name_and_owners_of_both_kinds_load(authored: Tiny) -> None:
+    name = "a" * LONGEST_NAME
+    authored.edit("source.yaml", "domain: finance", f"domain: finance\nname: {name}\nowners: [a.b+c@example.org]")
+    authored.edit("pipeline.yaml", "source: finance", f"source: {name}\nowners: ['team:the desk']")
+    (authored.settings.config / "second.yaml").unlink()
+    definitions = build_definitions()
+    dg.Definitions.validate_loadable(definitions)
+    assert definitions.resolve_job_def(f"{name}_retrain").tags["distill/pipeline"] == name
+
+
+def test_a_prefix_may_hold_what_a_job_name_may_not(authored: Tiny) -> None:
+    definitions = build_definitions(prefix="my-team/a.b")
+    dg.Definitions.validate_loadable(definitions)
+    assert definitions.resolve_job_def("my_team_a_b_finance_retrain")
+    assert dg.AssetKey(["my-team", "a.b", "finance", "seed_set"]) in definitions.resolve_all_asset_keys()
+
+
+@dg.asset(key=["finance", "seed_set"])
+def taken() -> None: ...
+
+
+@dg.asset(key=["finance", "atlas"])
+def atlas() -> None: ...
+
+
+def broken(project: object, source: object) -> None:
+    raise RuntimeError("the plugin broke")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "said"),
+    [
+        ("no module", "cannot be imported (ValueError: half written)"),
+        (broken, "raised RuntimeError: the plugin broke"),
+        (lambda project, source: None, "returned None"),
+        (lambda project, source: [atlas], "returned list, not dagster.Definitions"),
+        (5, "is no function but int"),
+        (lambda project, source: dg.Definitions([taken]), "the asset finance/seed_set is there already"),
+        (
+            lambda project, source: dg.Definitions(resources={"distill_tracking": 1}),
+            "resource distill_tracking is there",
+        ),
+    ],
+)
+def test_faulty_nodes_of_a_plugin_take_nothing_else_down(
+    authored: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog, nodes: object, said: str
+) -> None:
+    def noded() -> Domains:
+        found = discover()
+        domain = replace(found.found["finance"], nodes="plugged_nodes:nodes")
+        return replace(found, found={**found.found, "finance": domain})
+
+    monkeypatch.setattr("distill_dagster.stages.project.discover", noded)
+    if nodes == "no module":
+        (tmp_path / "plugged_nodes.py").write_text("raise ValueError('half written')\n", "utf-8")
+        monkeypatch.syspath_prepend(tmp_path)
+    else:
+        monkeypatch.setitem(sys.modules, "plugged_nodes", SimpleNamespace(nodes=nodes))
+    before = set(caplog.messages)
+    definitions = build_definitions()
+    dg.Definitions.validate_loadable(definitions)
+    assert len(set(definitions.resolve_all_asset_keys())) == 16
+    (warning,) = set(caplog.messages) - before
+    assert said in warning and "domain 'finance' of distill-dagster" in warning and "'plugged_nodes:nodes'" in warning
+
+
+def test_sound_nodes_of_a_plugin_are_there(authored: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    def noded() -> Domains:
+        found = discover()
+        domain = replace(found.found["finance"], nodes="plugged_nodes:nodes")
+        return replace(found, found={**found.found, "finance": domain})
+
+    monkeypatch.setattr("distill_dagster.stages.project.discover", noded)
+    monkeypatch.setitem(sys.modules, "plugged_nodes", SimpleNamespace(nodes=lambda *_: dg.Definitions([atlas])))
+    assert dg.AssetKey(["finance", "atlas"]) in build_definitions().resolve_all_asset_keys()

@@ -1,5 +1,6 @@
 """Domain plugins: found by entry point, checked, and harmless to each other when one is broken."""
 
+from dataclasses import replace
 from importlib import metadata
 from types import SimpleNamespace
 
@@ -60,6 +61,7 @@ def fails():
         (SimpleNamespace(name="bad"), "not a Domain"),
         (make("other"), "'bad' and its Domain 'other'"),
         (make("bad", LABEL, LABEL), "'colour' is listed twice"),
+        (replace(make("bad"), owners=("team:colours", "Bob")), "'Bob' is neither an e-mail address nor a team"),
         (make("bad", Task("Colour", "text", "", "")), "'Colour' does not match"),
         (make("bad", Task("colour", "label", "", "", ("red",))), "at least two labels"),
         (make("bad", LABEL, templates=(PromptTemplate("size", "full", ""),)), "'size'"),

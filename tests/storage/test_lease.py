@@ -60,6 +60,17 @@ def test_it_is_released_on_errors_and_can_be_waited_for(tmp_path: Path) -> None:
     assert time.monotonic() - started >= 0.3
 
 
+def test_who_waits_is_told_of_the_holder(tmp_path: Path, holder) -> None:
+    told: list[str] = []
+
+    def end(held: str) -> None:
+        told.append(held)
+        holder.kill()
+
+    with lease(tmp_path, "finance/seed_set", wait=30.0, waiting=end):
+        assert [held.split(" on ")[0] for held in told] == [f"held by process {holder.pid}"]
+
+
 def test_an_earlier_holder_is_not_named(tmp_path: Path) -> None:
     with lease(tmp_path, "a/b"):
         pass

@@ -24,7 +24,8 @@ def everything(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file() and ".draft-" not in str(path)}
 
 
-def test_a_root_below_a_file(tmp_path: Path, seal) -> None:
+def test_a_root_below_a_file(tmp_path: Path, seal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTILL_STORE", str(tmp_path / "file" / "store"))
     (tmp_path / "file").write_bytes(b"")
     store = Store(tmp_path / "file" / "store")
     assert store.versions(KEY) == [] and store.artifacts() == []
@@ -39,6 +40,7 @@ def test_a_root_below_a_file(tmp_path: Path, seal) -> None:
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
 def test_a_root_that_may_not_be_written(tmp_path: Path, seal, monkeypatch, number: int) -> None:
+    monkeypatch.setenv("DISTILL_STORE", str(tmp_path / "store"))
     store = Store(tmp_path / "store")
     version = seal(store, 0)
     before = everything(tmp_path)
@@ -51,6 +53,35 @@ def test_a_root_that_may_not_be_written(tmp_path: Path, seal, monkeypatch, numbe
         seal(store, 1)
     assert everything(tmp_path) == before
     assert store.open(KEY, version.version).table("seed").num_rows == 3
+
+
+@pytest.mark.parametrize(
+    ("number", "place", "hint"),
+    [
+        (errno.EACCES, "store/x", "Mend that, or choose another root with DISTILL_STORE."),
+        (errno.EROFS, "state/leases/x", "Mend that, or choose another root with DISTILL_STATE."),
+        (errno.EACCES, "state/pilot/store/x", "Mend that, or choose another root with DISTILL_STATE."),
+        (errno.EACCES, "exported.jsonl", "Mend that, or name another place."),
+        (errno.ENOENT, "state", "Mend it, or choose another root with DISTILL_STATE, and run again;"),
+        (errno.ENOENT, "exported.jsonl", "Mend it and run again;"),
+        (errno.ENOTDIR, "state/x", "Move it away, or choose another root with DISTILL_STATE."),
+    ],
+)
+def test_the_hint_names_the_root_that_the_place_lies_under(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, place: str, hint: str
+) -> None:
+    monkeypatch.setenv("DISTILL_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("DISTILL_STATE", str(tmp_path / "state"))
+    said = atomic.store_error(OSError(number, os.strerror(number)), tmp_path / place)
+    assert said.next_step.startswith(hint)
+
+
+def test_the_roots_of_a_project_without_variables_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DISTILL_STORE", raising=False)
+    monkeypatch.setenv("DISTILL_STATE", "")
+    said = atomic.store_error(OSError(errno.EROFS, "read-only"), tmp_path / ".distill" / "state" / "leases")
+    assert "DISTILL_STATE" in said.next_step
 
 
 #: Calls that write, each with the moment at which it meets a full disk.
