@@ -245,7 +245,7 @@ def test_a_known_student_is_judged_before_it_gets_the_alias(finance: Tiny) -> No
     champions = finance.champions()
     finance.edit("pipeline.yaml", "training: {steps: 6", "training: {steps: 7")
     finance.append("pipeline.yaml", "deploy: {alias: staging}\n")
-    run(finance)
+    finance.run()
     finance.edit("pipeline.yaml", "staging", "champion")
     with pytest.raises(DistillError) as caught:
         run(finance)
