@@ -139,8 +139,8 @@ class Ledger:
             and entry["payload"].get("alias") == alias
         ]
 
-    def reports(self, pipeline: str, student: str) -> list[str]:
-        """Versions of the reports on a student that holds or held an alias, oldest first.
+    def reports(self, pipeline: str, version: str) -> list[str]:
+        """Versions of the reports on a deployed student that holds or held an alias, oldest first.
 
         Raises:
             DamagedError: An entry cannot be read.
@@ -150,7 +150,7 @@ class Ledger:
             for entry in self.entries()
             if entry["kind"] in ("promoted", "examined")
             and entry["payload"].get("pipeline") == pipeline
-            and entry["payload"].get("student") == student
+            and entry["payload"].get("version") == version
         ]
 
 

@@ -62,17 +62,18 @@ def _no_regression(pipeline: PipelineContext, store: Store, candidate: gate.Scor
     """The comparison with the last champion, and with the first that was examined on enough of today's test items."""
     ledger = Ledger(store)
     promotions = ledger.promotions(pipeline.key, pipeline.config.deploy.alias)
-    champions = list(dict.fromkeys(entry["payload"]["student"] for entry in promotions))
     if pipeline.source.limit is not None:
         return gate.Finding("no_regression", True, "a pilot is compared with nothing", {})
-    if promotions and promotions[-1]["payload"]["student"] == student:
+    champions = list(dict.fromkeys(entry["payload"]["version"] for entry in promotions))
+    own = next((version for version in champions if _serves(pipeline, store, version, student)), None)
+    if promotions and promotions[-1]["payload"]["version"] == own:
         return gate.Finding("no_regression", True, "it is the champion already", {})
-    if (by := rolled_back(promotions).get(student)) is not None:
+    if (by := rolled_back(promotions).get(own or "")) is not None:
         reason = f"it was rolled back at {by['at']} ({by['payload']['override']}), and does not come back by itself"
         return gate.Finding("no_regression", False, reason, {"rolled_back": by["sequence"]})
 
     def scores(champion: str) -> gate.Scores:
-        """Item scores of a champion: of the newest report that can be compared, else of the newest."""
+        """Item scores of a deployed version: of the newest report that can be compared, else of the newest."""
         read: list[gate.Scores] = []
         for version in reversed(ledger.reports(pipeline.key, champion)):
             read.append(_served_scores(store.open((pipeline.key, "eval_report"), version)))
@@ -82,9 +83,9 @@ def _no_regression(pipeline: PipelineContext, store: Store, candidate: gate.Scor
 
     references: dict[str, gate.Scores] = {}
     if promotions:
-        references["last"] = scores(promotions[-1]["payload"]["student"])
+        references["last"] = scores(promotions[-1]["payload"]["version"])
     for champion in champions:
-        if champion == student:
+        if champion == own:
             break
         if gate.comparable(candidate, found := scores(champion)):
             references["first"] = found
@@ -92,17 +93,24 @@ def _no_regression(pipeline: PipelineContext, store: Store, candidate: gate.Scor
     return gate.no_regression(candidate, references, pipeline.config.gate, pipeline.config.evaluation.level)
 
 
+def _serves(pipeline: PipelineContext, store: Store, version: str, student: str) -> bool:
+    """Are a student's weights the very bytes of a deployed version? Students may differ in what is not served."""
+    own = store.open((pipeline.key, "student_checkpoint"), student).manifest["files"]
+    deployed = store.open((pipeline.key, "deployed_student"), version).manifest["files"]
+    return deployed == {name: entry for name, entry in own.items() if name.startswith("model/")}
+
+
 def rolled_back(promotions: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Students that an override replaced by one that held the alias before them, with the promotion that did it."""
+    """Versions that an override replaced by one that held the alias before them, with the promotion that did it."""
     held: list[str] = []
     barred: dict[str, dict[str, Any]] = {}
     for entry in promotions:
-        student = entry["payload"]["student"]
-        barred.pop(student, None)  # a later override brought it back
-        if "override" in entry["payload"] and student in held:
-            since = len(held) - held[::-1].index(student)
+        version = entry["payload"]["version"]
+        barred.pop(version, None)  # a later override brought it back
+        if "override" in entry["payload"] and version in held:
+            since = len(held) - held[::-1].index(version)
             barred |= dict.fromkeys(held[since:], entry)
-        held.append(student)
+        held.append(version)
     return barred
 
 
@@ -192,7 +200,7 @@ def promote(pipeline: PipelineContext, store: Store, deployed: Version, run_id: 
         "report": report,
     }
     if before and before[-1]["payload"]["version"] == deployed.version:
-        known = ledger.reports(pipeline.key, student)
+        known = ledger.reports(pipeline.key, deployed.version)
         return ledger.append("examined", **common) if known[-1:] != [report] else None
     gates = _judged(pipeline, store, store.open((pipeline.key, "eval_report"), report), student)
     why = overridden(pipeline, student)

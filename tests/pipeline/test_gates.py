@@ -10,6 +10,7 @@ from distill_dagster.errors import GateError
 from distill_dagster.lineage import gc
 from distill_dagster.lineage.audit import audit_alias
 from distill_dagster.lineage.ledger import Ledger
+from distill_dagster.stages import seeds
 from pipeline import tiny
 from pipeline.tiny import Tiny
 
@@ -103,6 +104,21 @@ def test_a_rollback_is_said_and_bars_what_it_replaced(parcels: Tiny) -> None:
 
 def student(project: Tiny) -> str:
     return project.versions()["parcels/student_checkpoint"]
+
+
+@pytest.mark.needs_torch
+def test_other_seeds_with_the_same_weights_are_the_champion(parcels: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two seeds the first may be served again: another student version, the same bytes."""
+    monkeypatch.setattr(seeds, "median", lambda scores: 0)
+    (first,) = parcels.champions()
+    before = student(parcels)
+    parcels.edit("pipeline.yaml", "evaluation: {", "evaluation: {seeds: 2, ")
+    (judged,) = [
+        found for found in parcels.run()["deployed_student"].record["notes"]["gates"] if found["gate"] != "floor"
+    ]
+    assert judged["passed"] and judged["reason"] == "it is the champion already"
+    assert student(parcels) != before and parcels.champions() == [first]
+    assert entries(parcels)[-1]["kind"] == "examined"
 
 
 @pytest.mark.needs_torch
