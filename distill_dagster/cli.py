@@ -313,7 +313,7 @@ def main() -> None:
         console.err.print(f"[red bold]error[/] {escape(error.place)}: {escape(error.reason)}", soft_wrap=True)
         if error.next_step:
             console.err.print(f"      {escape(error.next_step)}", soft_wrap=True)
-        sys.exit(1)
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

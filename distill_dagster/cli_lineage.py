@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.core
 from rich.markup import escape
 
 from distill_dagster import console
-from distill_dagster.errors import DistillError
+from distill_dagster.errors import DistillError, StoreError
 
 app = typer.Typer()
 gc_app = typer.Typer(help="Delete versions that nobody needs.", no_args_is_help=True)
@@ -19,7 +21,24 @@ app.add_typer(gc_app, name="gc")
 Config = Annotated[Path | None, typer.Option("--config", help="Folder of the YAML files.")]
 
 
-@app.command()
+#: How `audit` ends where it was asked wrongly, since 2 is a verdict of it (EX_USAGE of sysexits.h).
+USAGE = 64
+
+
+class _AuditCommand(typer.core.TyperCommand):
+    """A command whose usage errors have an exit code of their own."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if getattr(error, "exit_code", None) == 2:  # click's UsageError; typer has a click of its own or not
+                error.exit_code = USAGE  # pyright: ignore[reportAttributeAccessIssue]
+            raise
+
+
+@app.command(cls=_AuditCommand)
 def audit(
     subject: Annotated[str, typer.Argument(help="PIPELINE@ALIAS, or a weights folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -27,24 +46,24 @@ def audit(
 ) -> None:
     """Walk the chain of versions behind a student, re-hashing every file; needs neither Dagster nor MLflow.
 
-    Exit codes: 0 clean, 1 policy, 2 integrity, 3 evidence incomplete.
+    Exit codes: 0 clean, 1 policy, 2 integrity, 3 evidence incomplete, or none at all; 64 wrong usage.
     """
-    from distill_dagster.lineage.audit import audit_alias, audit_folder
-    from distill_dagster.settings import Settings
-    from distill_dagster.storage.store import Store
+    try:
+        result = _audited(subject, offline)
+    except OSError as error:
+        from distill_dagster.storage.atomic import store_error
 
-    settings = Settings.from_environment()
-    store = Store(settings.store, settings.namespace, settings.prefix)
-    if Path(subject).is_dir():
-        result = audit_folder(Path(subject), None if offline or not store.base.exists() else store)
-    else:
-        name, _, alias = subject.partition("@")
-        result = audit_alias(store, name, alias or "champion")
+        found = store_error(error, error.filename or subject)
+        found.exit_code = 3
+        raise found from error
+    except StoreError as error:  # nothing was promoted, no lineage in the folder, no such store
+        error.exit_code = 3
+        raise
     if as_json:
         typer.echo(json.dumps({**vars(result), "exit_code": result.exit_code}, indent=1))
     else:
         console.out.print(console.audit_table(result))
-        licences = ", ".join(f"{name}: {count:,}" for name, count in sorted(result.licences.items()))
+        licences = console.plain(", ".join(f"{name}: {count:,}" for name, count in sorted(result.licences.items())))
         console.out.print(
             f"\n{result.files_hashed} files hashed; licences of the records: {licences or 'none known'}\n"
         )
@@ -55,8 +74,25 @@ def audit(
         ):
             console.out.print(console.verdict(title, problems), soft_wrap=True)
         for hole in result.holes:
-            console.out.print(f"[yellow]unknown[/]  {hole}", soft_wrap=True)
+            console.out.print(f"[yellow]unknown[/]  {console.plain(hole)}", soft_wrap=True)
     raise typer.Exit(result.exit_code)
+
+
+def _audited(subject: str, offline: bool) -> Any:
+    from distill_dagster.lineage.audit import audit_alias, audit_folder
+    from distill_dagster.settings import Settings
+    from distill_dagster.storage.store import Store
+
+    settings = Settings.from_environment()
+    store = Store(settings.store, settings.namespace, settings.prefix)
+    if Path(subject).is_dir():
+        return audit_folder(Path(subject), None if offline or not store.base.exists() else store)
+    if os.sep in subject:
+        error = DistillError(subject, "there is no such folder.", "Give PIPELINE@ALIAS, or a weights folder.")
+        error.exit_code = USAGE
+        raise error
+    name, _, alias = subject.partition("@")
+    return audit_alias(store, name, alias or "champion")
 
 
 @app.command()

@@ -113,7 +113,7 @@ def audit_table(audit: Audit) -> Table:
     for link in audit.links:
         hashed = "-" if link["files"] is None else str(link["files"])
         records = f"{link['records']:,}" if link["records"] else "-"
-        table.add_row(link["artifact"], link["version"][:12], link["made"], records, hashed)
+        table.add_row(plain(link["artifact"]), plain(link["version"][:12]), plain(link["made"]), records, hashed)
     return table
 
 
@@ -121,7 +121,7 @@ def verdict(title: str, problems: Sequence[str]) -> str:
     """One verdict with its problems."""
     if not problems:
         return f"[green]{title:<13} clean[/]"
-    lines = "\n".join(f"  - {escape(problem)}" for problem in problems)
+    lines = "\n".join(f"  - {plain(problem)}" for problem in problems)
     return f"[red]{title:<13} {len(problems)} found[/]\n{lines}"
 
 

@@ -8,7 +8,12 @@ class DistillError(Exception):
         place: File and line, asset key, or record the fault belongs to.
         reason: What is wrong there, with the offending value.
         next_step: What the reader can do about it.
+
+    Attributes:
+        exit_code: What the command line ends with.
     """
+
+    exit_code = 1
 
     def __init__(self, place: str, reason: str, next_step: str = "") -> None:
         self.place = place

@@ -169,7 +169,13 @@ def of_pipeline(project: Project, pipeline: PipelineContext) -> list[dg.AssetChe
             student = next(p["version"] for p in version.run(run)["parents"] if p["role"] == "student")
             found = deployed_student.findings(pipeline, project.store, version, student)
             finding = next(entry for entry in found if entry.gate == name)
-            return finding.passed, {"reason": finding.reason, "evidence": dg.MetadataValue.json(finding.evidence)}
+            metadata = {"reason": finding.reason, "evidence": dg.MetadataValue.json(finding.evidence)}
+            if finding.passed:
+                return True, metadata
+            why = deployed_student.overridden(pipeline, student)
+            if why is not None:
+                return True, {**metadata, "overridden": why}
+            return False, {**metadata, "next": deployed_student.next_step(finding, student)}
 
         return judge
 

@@ -106,14 +106,20 @@ def run_job(
         return
     if errors:
         raise errors[0]
+    found: list[Any] = [e.event_specific_data for e in result.all_events if e.event_type_value == CHECK_EVENT]
+    for check in found:
+        if not check.passed and check.blocking:
+            said = {name: entry.value for name, entry in check.metadata.items()}
+            counts = ", ".join(f"{name}: {value}" for name, value in said.items() if isinstance(value, int))
+            raise DistillError(
+                check.asset_key.to_user_string(),
+                f"the blocking check {check.check_name!r} has not passed: {said.get('reason', counts)}.",
+                said.get("next", "The run in the UI has the check's numbers."),
+            )
     for event in result.all_events:
         if event.is_step_failure and (error := event.step_failure_data.error) is not None:
             while error.cause is not None:  # Dagster's own wrapping says only which step it was
                 error = error.cause
             step = event.step_key or pipeline
             raise DistillError(step, error.message.strip(), "The run in the UI has the traceback.")
-    found: list[Any] = [e.event_specific_data for e in result.all_events if e.event_type_value == CHECK_EVENT]
-    names = ", ".join(f"{e.asset_key.to_user_string()}:{e.check_name}" for e in found if not e.passed)
-    raise DistillError(
-        pipeline, f"a blocking check has not passed: {names or 'none that is known'}.", "See the run in the UI."
-    )
+    raise DistillError(pipeline, "the run failed, and no step or check of it says why.", "See the run in the UI.")

@@ -307,6 +307,15 @@ class GateOptions(Strict):
     )
 
 
+class OverrideOptions(Strict):
+    """A student that is deployed whatever the gates say: a rollback, or one that they cannot judge."""
+
+    student: str = Field(
+        pattern=r"^[0-9a-f]{12,32}$", description="Version of its student_checkpoint, 12 digits or more; no other gains"
+    )
+    reason: str = Field(min_length=1, description="Why; it stands in the ledger")
+
+
 class DeployOptions(Strict):
     """Where the student goes."""
 
@@ -315,6 +324,9 @@ class DeployOptions(Strict):
     )
     alias: str = Field(default="champion", pattern=r"^[a-z][a-z0-9_-]*$", description="Registry alias that is moved")
     enabled: bool = Field(default=True, description="false: report only, move no alias")
+    override: OverrideOptions | None = Field(
+        default=None, description="Deploy this one student whatever the gates say, such as an earlier one"
+    )
 
     @model_validator(mode="after")
     def _alias_of_mlflow(self) -> DeployOptions:

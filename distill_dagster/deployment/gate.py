@@ -2,7 +2,8 @@
 show before a student is trained on it: few critical errors, by people who read a sample.
 
 No regression means that the lower bound of candidate − reference, paired over the same items, lies above −δ, with
-δ set beforehand, against the last champion and against the first.
+δ set beforehand, against the last champion and against the first. With too few items in common there is no bound, and
+the gate does not pass.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from statistics import fmean as mean
 from typing import Any
 
 from distill_dagster.config.models import GateOptions, ReviewOptions
-from distill_dagster.evaluation.intervals import Bootstrap, difference_interval
+from distill_dagster.evaluation.intervals import MIN_SUBJECTS, Bootstrap, difference_interval
 
 Scores = Sequence[Mapping[str, Any]]
 
@@ -26,6 +27,7 @@ class Finding:
     passed: bool
     reason: str
     evidence: dict[str, Any]
+    next_step: str = "Improve the student, or change the gate in the pipeline's YAML file."
 
 
 def floor(report: Mapping[str, Any], options: GateOptions, candidate: Scores) -> Finding:
@@ -53,6 +55,22 @@ def floor(report: Mapping[str, Any], options: GateOptions, candidate: Scores) ->
     return Finding("floor", not low, "; ".join(low) or "every floor is reached", evidence)
 
 
+def _shared(candidate: Scores, reference: Scores) -> tuple[list[tuple[float, float, str]], int]:
+    """(candidate's score, reference's score, subject) of each item that both answered, and how many subjects."""
+    other = {row["seed_record_id"]: row["score"] for row in reference}
+    pairs = [
+        (row["score"], other[row["seed_record_id"]], row["subject_key"] or row["seed_record_id"])
+        for row in candidate
+        if row["seed_record_id"] in other
+    ]
+    return pairs, len({subject for _, _, subject in pairs})
+
+
+def comparable(candidate: Scores, reference: Scores) -> bool:
+    """Do both have scores of the same items, of enough independent subjects for an interval?"""
+    return _shared(candidate, reference)[1] >= MIN_SUBJECTS
+
+
 def no_regression(candidate: Scores, references: Mapping[str, Scores], options: GateOptions, level: float) -> Finding:
     """The candidate is not worse than any reference by δ or more.
 
@@ -64,27 +82,30 @@ def no_regression(candidate: Scores, references: Mapping[str, Scores], options: 
     """
     worse: list[str] = []
     evidence: dict[str, Any] = {"delta": options.delta}
-    own = {row["seed_record_id"]: row for row in candidate}
+    next_step = Finding.next_step
     for name, rows in references.items():
-        other = {row["seed_record_id"]: row["score"] for row in rows}
-        shared = [key for key in own if key in other]
-        if not shared:
-            evidence[name] = {"items": 0}
+        shared, subjects = _shared(candidate, rows)
+        evidence[name] = {"items": len(shared), "subjects": subjects}
+        if subjects < MIN_SUBJECTS:
+            worse.append(
+                f"not comparable with the {name} champion: {len(shared)} shared items, of only {subjects} independent "
+                f"subjects (at least {MIN_SUBJECTS} are needed)"
+            )
+            next_step = (
+                "If the test set is another one than when the champion was examined, run the champion's configuration "
+                "once with today's test set, then this one again; if its subjects are few, add test items."
+            )
             continue
-        bound = difference_interval(
-            [own[key]["score"] for key in shared],
-            [other[key] for key in shared],
-            [own[key]["subject_key"] or key for key in shared],
-            Bootstrap(level=level),
-        )
-        evidence[name] = {"items": len(shared), "difference": bound.value, "low": bound.low, "high": bound.high}
+        own, other, keys = zip(*shared, strict=True)
+        bound = difference_interval(own, other, keys, Bootstrap(level=level))
+        evidence[name] |= {"difference": bound.value, "low": bound.low, "high": bound.high}
         if bound.low <= -options.delta:
             worse.append(
                 f"against the {name} champion the difference is {bound.value:+.3f} "
                 f"[{bound.low:+.3f}, {bound.high:+.3f}], and its lower bound must lie above {-options.delta:+.3f}"
             )
     reason = "; ".join(worse) or ("no worse than earlier champions" if references else "there is no earlier champion")
-    return Finding("no_regression", not worse, reason, evidence)
+    return Finding("no_regression", not worse, reason, evidence, next_step)
 
 
 def critical_errors(critical: Mapping[str, Any], options: ReviewOptions) -> Finding:

@@ -40,10 +40,11 @@ def score_chart(task: Mapping[str, Any]) -> str:
         parts.append(
             f'<text x="{LEFT - 14}" y="{y + 4}" text-anchor="end"{weight}>{escape(wording.arm_title(arm))}</text>'
         )
-        parts.append(
-            f'<line x1="{_x(estimate["low"])}" x2="{_x(estimate["high"])}" y1="{y}" y2="{y}" '
-            f'stroke="{style.colour(arm)}" stroke-width="2.6" stroke-linecap="round"/>'
-        )
+        if estimate["low"] is not None:
+            parts.append(
+                f'<line x1="{_x(estimate["low"])}" x2="{_x(estimate["high"])}" y1="{y}" y2="{y}" '
+                f'stroke="{style.colour(arm)}" stroke-width="2.6" stroke-linecap="round"/>'
+            )
         parts.append(_dot(arm, _x(estimate["value"]), y))
         parts.append(f'<text class="value" x="{WIDTH - RIGHT + 14}" y="{y + 4}">{wording.interval(estimate)}</text>')
     return "".join([*parts, "</svg>"])

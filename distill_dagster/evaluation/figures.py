@@ -43,13 +43,14 @@ def score_figure(report: Report) -> bytes:
                     axes.text(0.5, row, "not measured", color=style.MUTED, ha="center", va="center", fontsize=8)
                     continue
                 shade = style.colour(arm)
-                axes.plot([estimate["low"], estimate["high"]], [row, row], color=shade, linewidth=2.2)
+                ends = [estimate["value"] if estimate[end] is None else estimate[end] for end in ("low", "high")]
+                axes.plot(ends, [row, row], color=shade, linewidth=2.2)
                 face = "white" if style.hollow(arm) else shade
                 axes.plot(estimate["value"], row, "o", color=shade, markerfacecolor=face, markersize=5.5)
-                right = estimate["high"] < 0.8
+                right = ends[1] < 0.8
                 axes.annotate(
                     wording.number(estimate["value"], 2),
-                    (estimate["high"] if right else estimate["low"], row),
+                    (ends[1] if right else ends[0], row),
                     xytext=(6 if right else -6, 0),
                     textcoords="offset points",
                     ha="left" if right else "right",

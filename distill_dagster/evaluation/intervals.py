@@ -4,6 +4,8 @@ Items: whole subjects are drawn with replacement (cluster bootstrap; Efron & Tib
 every arm on the same draw, so a difference is paired. Seeds: each replicate moves the seed means by normal
 multipliers, scaled so that few seeds give Student's t interval and not the far too narrow percentile one (three
 seeds have 27 resamples). Both at once is a crossed bootstrap, a little conservative (Owen 2007).
+Where no replicate differs from another the bootstrap knows nothing of what it did not see: there the bound is exact
+(`without_spread`). Of fewer than `MIN_SUBJECTS` subjects none is claimed: its bounds are infinite.
 Draws come from `RandomState`, whose stream numpy has frozen (NEP 19), so a number does not change with the version.
 """
 
@@ -19,13 +21,15 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
+#: With fewer independent subjects than this no interval can be believed.
+MIN_SUBJECTS = 10
 #: Numbers held at once while drawing.
 CHUNK = 2_000_000
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its confidence bounds."""
+    """An estimate with its confidence bounds; infinite ones say that there are too few subjects for any."""
 
     value: float
     low: float
@@ -119,33 +123,65 @@ def percentile(values: Floats, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def of_mean(scores: Floats, values: Floats, units: int, level: float) -> Interval:
-    """Interval of one arm's mean from its replicates.
+def unseen(units: int, level: float) -> float:
+    """Largest share of a population that `units` draws may all have missed, at half of 1 - level.
 
-    Where every item scores 0, or every item 1, a bootstrap has no spread; the exact binomial bound over subjects
-    (Clopper & Pearson 1934) is taken instead. The bounds stay within 0 and 1.
+    It solves (1 - share) ** units = (1 - level) / 2: the exact binomial bound of no case in `units` (Clopper & Pearson
+    1934), of which the rule of three is the approximation (Hanley & Lippman-Hand 1983).
     """
-    mean = float(scores.mean())
-    edge = ((1 - level) / 2) ** (1 / max(units, 1))
-    if scores.min() == scores.max() == 1.0:
-        return Interval(1.0, edge, 1.0)
-    if scores.min() == scores.max() == 0.0:
-        return Interval(0.0, 0.0, 1 - edge)
-    low, high = percentile(values, level)
-    return Interval(mean, max(low, 0.0), min(high, 1.0))
+    return 1 - ((1 - level) / 2) ** (1 / units)
 
 
-def of_ratio(top: float, bottom: float, tops: Floats, bottoms: Floats, level: float) -> Interval | None:
+def without_spread(value: float, units: int, level: float, least: float, most: float) -> Interval:
+    """Exact bounds of a mean of which every subject showed the same value; what was not seen lies in least to most."""
+    share = unseen(units, level)
+    return Interval(value, value - (value - least) * share, value + (most - value) * share)
+
+
+def no_spread(values: Floats) -> bool:
+    """Are all replicates the same, rounding aside?"""
+    return bool(np.nanmax(values) - np.nanmin(values) < 1e-9)
+
+
+def _interval(value: float, values: Floats, units: int, level: float, least: float) -> Interval:
+    """Interval of a mean from its replicates; what it is the mean of lies in `least` to 1."""
+    if units < MIN_SUBJECTS:
+        return Interval(value, -np.inf, np.inf)
+    if no_spread(values):
+        return without_spread(value, units, level, least, 1.0)
+    return Interval(value, *percentile(values, level))
+
+
+def of_mean(scores: Floats, values: Floats, units: int, level: float) -> Interval:
+    """Interval of one arm's mean score from its replicates; the bounds stay within 0 and 1."""
+    found = _interval(float(scores.mean()), values, units, level, 0.0)
+    return found if units < MIN_SUBJECTS else Interval(found.value, max(found.low, 0.0), min(found.high, 1.0))
+
+
+def of_difference(value: float, values: Floats, units: int, level: float) -> Interval:
+    """Interval of a difference of mean scores from its replicates."""
+    return _interval(value, values, units, level, -1.0)
+
+
+def of_ratio(top: float, bottom: float, tops: Floats, bottoms: Floats, units: int, level: float) -> Interval | None:
     """Interval of top / bottom, resampled jointly; None where the bottom's interval is not wholly above 0.
 
     A replicate whose bottom is not positive counts as infinitely low for the lower bound and infinitely high for
     the upper one. That is the set of g for which top - g * bottom = 0 is not rejected (Fieller 1954, with
     bootstrap quantiles), made no narrower; the bounds are order statistics, so they never interpolate to infinity.
+    Where every replicate gives one ratio c, top - c * bottom has no spread, and its exact bound is divided by the
+    bottom's lower one.
     """
-    if bottom <= 0 or percentile(bottoms, level)[0] <= 0:
+    under = of_difference(bottom, bottoms, units, level)
+    if bottom <= 0 or under.low <= 0:
         return None
     unusable = ~(bottoms > 0)
     ratio = tops / np.where(unusable, 1.0, bottoms)
+    if not unusable.any() and no_spread(ratio):
+        value = top / bottom
+        # Scores lie in 0 to 1, so (s - k) - c * (t - k) of one subject lies in plus and minus this:
+        reach = max(1.0, abs(value), abs(1 - value)) * unseen(units, level) / under.low
+        return Interval(value, value - reach, value + reach)
     last = len(ratio) - 1
     low = np.sort(np.where(unusable, -np.inf, ratio))[int(np.floor(last * (1 - level) / 2))]
     high = np.sort(np.where(unusable, np.inf, ratio))[int(np.ceil(last * (1 + level) / 2))]
@@ -182,9 +218,9 @@ def difference_interval(
 ) -> Interval:
     """Paired interval of mean(a) - mean(b) on the same items (and, with several rows, the same seeds)."""
     options = options or Bootstrap()
-    arms, values, _ = _prepare([a, b], subjects, options)
-    low, high = percentile(values[:, 0] - values[:, 1], options.level)
-    return Interval(float(arms[0].mean() - arms[1].mean()), low, high)
+    arms, values, units = _prepare([a, b], subjects, options)
+    value = float(arms[0].mean() - arms[1].mean())
+    return of_difference(value, values[:, 0] - values[:, 1], units, options.level)
 
 
 def gap_closed(
@@ -196,6 +232,6 @@ def gap_closed(
 ) -> Interval | None:
     """(s - k) / (t - k) with its interval; None where the interval of t - k is not wholly above 0."""
     options = options or Bootstrap()
-    arms, values, _ = _prepare([student, control, teacher], subjects, options)
+    arms, values, units = _prepare([student, control, teacher], subjects, options)
     s, k, t = (float(arm.mean()) for arm in arms)
-    return of_ratio(s - k, t - k, values[:, 0] - values[:, 1], values[:, 2] - values[:, 1], options.level)
+    return of_ratio(s - k, t - k, values[:, 0] - values[:, 1], values[:, 2] - values[:, 1], units, options.level)

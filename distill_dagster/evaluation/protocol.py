@@ -21,7 +21,7 @@ from distill_dagster.errors import DistillError
 from distill_dagster.evaluation import wording
 from distill_dagster.evaluation.baselines import chance
 from distill_dagster.evaluation.confusion import confusion
-from distill_dagster.evaluation.intervals import Bootstrap, Floats, Interval, codes, percentile, seed_weights
+from distill_dagster.evaluation.intervals import Bootstrap, Floats, Interval, codes, no_spread, percentile, seed_weights
 from distill_dagster.evaluation.sample import Sample, plain, rounded
 from distill_dagster.evaluation.verdicts import judge
 
@@ -208,22 +208,26 @@ def _overall(entries: Sequence[Mapping[str, Any]], samples: Sequence[Sample], le
     """Means over tasks, each task counting the same, for arms that every task has."""
     everywhere = [arm for arm in samples[0].names if all(arm in sample.names for sample in samples)]
 
-    def macro(values: Sequence[Floats], point: float) -> dict[str, float] | None:
-        low, high = percentile(np.mean(values, axis=0), level)
-        return plain(Interval(point, low, high))
+    def macro(values: Sequence[Floats], each: Sequence[Interval]) -> Interval:
+        point = math.fsum(one.value for one in each) / len(each)
+        together = np.mean(values, axis=0)
+        if no_spread(together) or any(np.isinf(one.low) for one in each):  # nothing to draw from: the tasks' own bounds
+            return Interval(point, *(float(np.mean([getattr(one, end) for one in each])) for end in ("low", "high")))
+        return Interval(point, *percentile(together, level))
 
-    arms = {}
+    arms: dict[str, Any] = {}
     for arm in everywhere:
         if len(samples) == 1:
             arms[arm] = entries[0]["arms"][arm]
         else:
-            point = math.fsum(float(sample.scores[arm].mean()) for sample in samples) / len(samples)
-            bounds = macro([sample.values[arm] for sample in samples], point) or {}
-            arms[arm] = {**bounds, "low": max(bounds["low"], 0.0), "high": min(bounds["high"], 1.0)}
+            found = macro([sample.values[arm] for sample in samples], [sample.mean(arm) for sample in samples])
+            if np.isfinite(found.low):
+                found = Interval(found.value, max(found.low, 0.0), min(found.high, 1.0))
+            arms[arm] = plain(found)
     gain = None
     if {"student", "control_1"} <= set(everywhere):
-        point = math.fsum(s.difference("student", "control_1").value for s in samples) / len(samples)
-        gain = macro([s.values["student"] - s.values["control_1"] for s in samples], point)
+        each = [sample.difference("student", "control_1") for sample in samples]
+        gain = plain(macro([s.values["student"] - s.values["control_1"] for s in samples], each))
     return {
         "chance": rounded(math.fsum(entry["chance"]["uniform"] for entry in entries) / len(entries)),
         "arms": arms,

@@ -5,14 +5,23 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from distill_dagster.evaluation.intervals import Bootstrap, Floats, Interval, of_mean, of_ratio, percentile, replicates
+from distill_dagster.evaluation.intervals import (
+    Bootstrap,
+    Floats,
+    Interval,
+    of_difference,
+    of_mean,
+    of_ratio,
+    replicates,
+)
 
 
-def plain(estimate: Interval | None) -> dict[str, float] | None:
-    """An interval as JSON values."""
+def plain(estimate: Interval | None) -> dict[str, float | None] | None:
+    """An interval as JSON values; infinite bounds are null."""
     if estimate is None:
         return None
-    return {"value": rounded(estimate.value), "low": rounded(estimate.low), "high": rounded(estimate.high)}
+    low, high = (rounded(bound) if np.isfinite(bound) else None for bound in (estimate.low, estimate.high))
+    return {"value": rounded(estimate.value), "low": low, "high": high}
 
 
 def rounded(value: float) -> float:
@@ -55,13 +64,12 @@ class Sample:
 
     def difference(self, a: str, b: str) -> Interval:
         """Mean of arm `a` less mean of arm `b`."""
-        low, high = percentile(self.values[a] - self.values[b], self.level)
-        return Interval(float(self.scores[a].mean() - self.scores[b].mean()), low, high)
+        value = float(self.scores[a].mean() - self.scores[b].mean())
+        return of_difference(value, self.values[a] - self.values[b], self.units, self.level)
 
     def gap(self, control: str) -> Interval | None:
         """(s - k) / (t - k) against one control; None where t - k is not wholly above 0."""
         s, t, k = (float(self.scores[arm].mean()) for arm in ("student", "teacher", control))
         values = self.values
-        return of_ratio(
-            s - k, t - k, values["student"] - values[control], values["teacher"] - values[control], self.level
-        )
+        tops, bottoms = values["student"] - values[control], values["teacher"] - values[control]
+        return of_ratio(s - k, t - k, tops, bottoms, self.units, self.level)

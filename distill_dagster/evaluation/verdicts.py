@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distill_dagster.evaluation import wording
+from distill_dagster.evaluation.intervals import MIN_SUBJECTS
 from distill_dagster.evaluation.sample import Sample, plain
 
-#: With fewer independent subjects than this no bootstrap interval can be believed.
-MIN_SUBJECTS = 10
 #: Budgets beside the student's own that a claim needs.
 CLAIM_MULTIPLES = (2, 4)
 
@@ -40,14 +39,15 @@ def judge(kind: str, sample: Sample, control: str) -> dict[str, Any]:
     elif 1 not in multiples:
         missing.append("no control at the student's own budget")
     missing += [f"no {arm} scores" for arm in ("teacher", "student") if arm not in have]
+    few = sample.units < MIN_SUBJECTS
     if not missing:
-        if sample.units < MIN_SUBJECTS:
+        if few:
             reasons.append(f"there are only {sample.units} independent subjects (at least {MIN_SUBJECTS} are needed)")
         if linear is None:
             reasons.append("no linear baseline was measured on the teacher's data")
-        elif linear.low <= 0:
+        elif not few and linear.low <= 0:
             reasons.append(wording.reason_linear(kind, plain(linear)))
-        if gaps.get("1") is None:
+        if not few and gaps.get("1") is None:
             reasons.append(wording.reason_gap(result["teacher_minus_control"]["1"]))
     informative = not missing and not reasons
     result["informative"] = informative
@@ -74,7 +74,7 @@ def _notes(result: Mapping[str, Any], sample: Sample, unmeasured: Sequence[int])
             f"The control at {wording.times_list(unmeasured)} the budget was not measured, so this is no claim: "
             "the control may have been starved."
         )
-    if {"student", "linear_gold"} <= set(sample.names):
+    if {"student", "linear_gold"} <= set(sample.names) and sample.units >= MIN_SUBJECTS:
         over = sample.difference("student", "linear_gold")
         if over.low <= 0:
             notes.append(

@@ -86,7 +86,7 @@ def ratio(value: float) -> str:
 
 
 def interval(estimate: Mapping[str, Any] | None, digits: int = 3) -> str:
-    """`0.617 [0.592, 0.641]`."""
+    """`0.617 [0.592, 0.641]`, with dashes where there are too few subjects for bounds."""
     if estimate is None:
         return "–"
     low, high = number(estimate["low"], digits), number(estimate["high"], digits)

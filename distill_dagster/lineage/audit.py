@@ -78,8 +78,10 @@ def audit_alias(store: Store, pipeline: str, alias: str, anchor: str | None = No
             "Run the pipeline first. Where its assets have a key prefix in Dagster, set DISTILL_PREFIX to the same.",
         )
     payload = promotions[-1]["payload"]
-    if any(not gate["passed"] for gate in payload.get("gates", [])):
-        result.policy.append("the ledger holds a promotion with a failed gate")
+    for gate in payload.get("gates", []):
+        if not gate["passed"]:
+            why = f"overridden: {payload['override']}" if "override" in payload else "the ledger holds the promotion"
+            result.policy.append(f"it was promoted though gate {gate['gate']} had not passed ({why})")
     if anchor is None:
         result.holes.append(
             "no anchor was given: a ledger whose tail was cut, or that was rebuilt whole, looks the same"

@@ -92,7 +92,7 @@ def _needed(store: Store, keep_last: int, pinned: list[Item]) -> set[Item]:
         if head is not None:
             queue.append((key, head))
     for entry in Ledger(store).entries():
-        if entry["kind"] == "promoted":
+        if entry["kind"] in ("promoted", "examined"):
             payload = entry["payload"]
             queue.append(((payload["pipeline"], "deployed_student"), payload["version"]))
             queue.append(((payload["pipeline"], "eval_report"), payload["report"]))

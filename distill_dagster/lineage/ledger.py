@@ -1,4 +1,5 @@
-"""The append-only ledger of events: promotions and deployments, each bound to the one before by its digest.
+"""The append-only ledger of events, each bound to the one before by its digest: an alias that moved (`promoted`), and
+a newer report on the student that holds it (`examined`).
 
 A hash chain without an outside anchor detects clumsy edits only: whoever owns the files can rebuild it, or cut its
 tail. Print or store `anchor()` elsewhere and give it to `problems` to detect the rest.
@@ -136,6 +137,20 @@ class Ledger:
             if entry["kind"] == "promoted"
             and entry["payload"].get("pipeline") == pipeline
             and entry["payload"].get("alias") == alias
+        ]
+
+    def reports(self, pipeline: str, version: str) -> list[str]:
+        """Versions of the reports on a deployed student that holds or held an alias, oldest first.
+
+        Raises:
+            DamagedError: An entry cannot be read.
+        """
+        return [
+            entry["payload"]["report"]
+            for entry in self.entries()
+            if entry["kind"] in ("promoted", "examined")
+            and entry["payload"].get("pipeline") == pipeline
+            and entry["payload"].get("version") == version
         ]
 
 

@@ -23,7 +23,7 @@ from distill_dagster.teachers.stores import open_journal
 
 #: Registry of teacher backends: one file each.
 BACKENDS = "distill_dagster.teachers"
-#: Failures that asking again cannot mend: the file of answers is part of what the teacher is.
+#: Failures that asking again cannot mend: the file of answers, and the room for one, are part of what was asked.
 FINAL = frozenset({"not_recorded", "ambiguous_answer", "used_up"})
 #: Failures by which a server refuses a question itself; they last until somebody sets up the server otherwise.
 REFUSED = frozenset({"bad_request", "context_exceeded", "content_filter"})

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
+import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +19,7 @@ from distill_dagster.records.schemas import SCHEMA_VERSION
 from distill_dagster.records.tables import roots
 from distill_dagster.storage.atomic import make_folder, store_error
 from distill_dagster.storage.faults import fault_point
+from distill_dagster.storage.holder import place, started
 from distill_dagster.storage.names import Key, inside, json_bytes, key_text
 from distill_dagster.storage.version import file_sha256
 
@@ -23,7 +27,30 @@ if TYPE_CHECKING:
     from distill_dagster.storage.store import Store
 
 PREFIX = ".draft-"
+#: Beside the content of a draft: which process writes it.
+WRITER = "writer.json"
+#: Seconds without a change after which a draft whose writer cannot be looked up counts as left behind.
+SILENCE = 24 * 3600.0
 _TABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+
+def left_behind(folder: Path) -> bool:
+    """Has a draft no writer any more? The lease does not tell: another state folder on the same store has its own.
+
+    A writer on this machine is looked up; one elsewhere, or of a release that left no note, is given up after a day
+    without a change.
+    """
+    try:
+        said = json.loads((folder / WRITER).read_text("utf-8"))
+        if said["place"] == place():
+            return started(said["pid"]) != said["started"]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    try:
+        newest = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+    except OSError:  # it changes under our eyes
+        return False
+    return time.time() - newest > SILENCE
 
 
 class Draft:
@@ -35,6 +62,9 @@ class Draft:
         try:
             make_folder(self.folder / "content")
             make_folder(self.folder / "side")
+            pid = os.getpid()
+            said = {"place": place(), "pid": pid, "started": started(pid)}
+            (self.folder / WRITER).write_text(json.dumps(said), encoding="utf-8")
         except OSError as error:
             raise store_error(error, self.folder) from error
         self.tables: dict[str, dict[str, Any]] = {}

@@ -21,7 +21,7 @@ from upath import UPath
 from distill_dagster.errors import StoreError
 from distill_dagster.records.identity import canonical, digest
 from distill_dagster.storage.atomic import create_bytes, make_folder, store_error, sync_file, sync_folder, write_bytes
-from distill_dagster.storage.draft import PREFIX, Draft
+from distill_dagster.storage.draft import PREFIX, Draft, left_behind
 from distill_dagster.storage.faults import fault_point
 from distill_dagster.storage.names import (
     DamagedError,
@@ -143,7 +143,8 @@ class Store:
         """Begin a version; call it under the artifact's lease, since it clears what dead writers left."""
         folder = self.drafts(key)
         for leftover in folder.glob(f"{PREFIX}*") if folder.is_dir() else ():
-            shutil.rmtree(leftover, ignore_errors=True)
+            if left_behind(leftover):
+                shutil.rmtree(leftover, ignore_errors=True)
         for leftover in folder.glob(".*.tmp") if folder.is_dir() else ():
             leftover.unlink(missing_ok=True)
         return Draft(self, key)

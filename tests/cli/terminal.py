@@ -23,9 +23,9 @@ class Said:
     out: str
     err: str
 
-    def refused(self, *words: str) -> Said:
-        """It ended with 1 and one message that holds these words; no traceback."""
-        assert self.code == 1, self
+    def refused(self, *words: str, code: int = 1) -> Said:
+        """It ended with that code and one message that holds these words; no traceback."""
+        assert self.code == code, self
         assert "Traceback" not in self.out + self.err, self
         for word in words:
             assert word in self.out + self.err, (word, self)

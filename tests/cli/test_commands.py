@@ -140,7 +140,7 @@ def test_an_audit_of_the_alias_reaches_the_seed_set(finished_finance: Tiny) -> N
     assert found["exit_code"] == 0 and not found["integrity"] + found["completeness"] + found["policy"]
     assert {link["artifact"] for link in found["links"]} == {f"finance/{name}" for name in tiny.ALL}
     assert found["files_hashed"] > 30 and found["licences"].get("Apache-2.0")
-    command(finished_finance, "audit", "law@champion").refused("nothing was ever promoted")
+    command(finished_finance, "audit", "law@champion").refused("nothing was ever promoted", code=3)
 
 
 def test_an_audit_needs_neither_dagster_nor_mlflow(finished_finance: Tiny) -> None:

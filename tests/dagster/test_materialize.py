@@ -241,6 +241,27 @@ def test_a_failed_gate_leaves_the_champion(finance: Tiny) -> None:
 
 
 @pytest.mark.slow
+def test_a_known_student_is_judged_before_it_gets_the_alias(finance: Tiny) -> None:
+    champions = finance.champions()
+    finance.edit("pipeline.yaml", "training: {steps: 6", "training: {steps: 7")
+    finance.append("pipeline.yaml", "deploy: {alias: staging}\n")
+    finance.run()
+    finance.edit("pipeline.yaml", "staging", "champion")
+    with pytest.raises(DistillError) as caught:
+        run(finance)
+    assert caught.value.place == "finance/eval_report" and "the blocking check 'no_regression'" in caught.value.reason
+    assert "against the last champion the difference is" in caught.value.reason
+    student = finance.versions()["finance/student_checkpoint"][:12]
+    assert "The champion stays" in caught.value.next_step and student in caught.value.next_step
+    with pytest.raises(DistillError, match="against the last champion the difference is"):
+        run(finance, ["deployed_student"])
+    assert finance.champions() == champions
+    finance.edit("pipeline.yaml", "{alias: champion}", f"{{override: {{student: {student}, reason: it is a trial}}}}")
+    run(finance)
+    assert len(finance.champions()) == len(champions) + 1
+
+
+@pytest.mark.slow
 def test_a_switched_off_deployment_moves_no_alias(finance: Tiny) -> None:
     finance.edit("pipeline.yaml", "{floor_over_chance: -1.0}", "{floor_over_chance: -0.9}")
     finance.append("pipeline.yaml", "deploy: {enabled: false}\n")

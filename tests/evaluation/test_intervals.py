@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill_dagster.evaluation.intervals import (
+    MIN_SUBJECTS,
     Bootstrap,
     codes,
     difference_interval,
@@ -22,14 +23,15 @@ def bits(count, share, seed=0):
     return (np.random.RandomState(seed).rand(count) < share).astype(float)
 
 
-scores = st.lists(st.sampled_from([0.0, 1.0]), min_size=2, max_size=60)
+scores = st.lists(st.sampled_from([0.0, 1.0]), min_size=MIN_SUBJECTS, max_size=60)
 
 
 @settings(max_examples=40)
 @given(scores, st.integers(0, 5))
 def test_an_arm_does_not_differ_from_itself(arm, seed):
+    """Nothing else was seen, so the bounds are what as many items may have missed."""
     both = difference_interval(arm, arm, options=Bootstrap(100, seed=seed))
-    assert (both.value, both.low, both.high) == (0, 0, 0)
+    assert both.value == 0 and both.high == -both.low == pytest.approx(1 - 0.025 ** (1 / len(arm)))
 
 
 @settings(max_examples=40)
@@ -44,6 +46,7 @@ def test_the_interval_holds_the_mean_and_stays_within_bounds(arm):
 @given(scores, st.floats(0.05, 0.5))
 def test_intervals_move_with_the_scores(arm, shift):
     """Adding a constant to every score moves mean and bounds by that constant (before bounds of 0 and 1 apply)."""
+    arm[:2] = [0.0, 1.0]  # without any spread the exact bounds, which do not move, take over
     half = np.array(arm) / 4 + 0.25
     plain, moved = (
         difference_interval(half, 0 * half, options=FEW),
@@ -105,15 +108,35 @@ def test_all_right_or_all_wrong_is_no_certainty():
     right, wrong = mean_interval([1.0] * 20), mean_interval([0.0] * 20)
     assert (right.value, right.high) == (1, 1) and right.low == pytest.approx(0.025 ** (1 / 20))
     assert (wrong.value, wrong.low) == (0, 0) and wrong.high == pytest.approx(1 - 0.025 ** (1 / 20))
-    one_patient = mean_interval([1.0] * 20, ["p"] * 20)
-    assert one_patient.low == pytest.approx(0.025)
+    rule_of_three = difference_interval([1.0] * 1000, [1.0] * 1000, options=Bootstrap(level=0.9))
+    assert rule_of_three.high == -rule_of_three.low == pytest.approx(3 / 1000, rel=0.01)
+    better = difference_interval([1.0] * 20, [0.0] * 20)
+    assert (better.value, better.high) == (1, 1) and better.low == pytest.approx(2 * 0.025 ** (1 / 20) - 1)
+
+
+@pytest.mark.parametrize("arm", [[1.0] * 100, [0.0] * 40 + [1.0] * 60])
+def test_few_subjects_give_no_interval(arm):
+    for subjects, some in ((["p"] * 100, False), ([index % 9 for index in range(100)], False), (range(100), True)):
+        wrong = [1 - score for score in arm]
+        bounds = [mean_interval(arm, list(subjects)), difference_interval(arm, wrong, list(subjects))]
+        assert all(np.isfinite([found.low, found.high]).all() == some for found in bounds)
+        if not some:
+            assert all((found.low, found.high) == (-np.inf, np.inf) for found in bounds)
+            assert gap_closed(arm, [0.0] * 100, [1.0] * 100, list(subjects)) is None
+
+
+def test_a_gap_of_ten_items_all_closed_is_no_certainty():
+    right, wrong = [1.0] * 10, [0.0] * 10
+    found = gap_closed(right, wrong, right)
+    assert found is not None and found.value == 1 and 0 < found.low < 0.3 and found.high > 1.7
 
 
 def test_gap_closed_is_one_for_the_teacher_and_zero_for_the_control():
     control, teacher = bits(500, 0.3), bits(500, 0.9, seed=1)
     whole, none = gap_closed(teacher, control, teacher), gap_closed(control, control, teacher)
-    assert whole is not None and (whole.value, whole.low, whole.high) == pytest.approx((1, 1, 1))
-    assert none is not None and (none.value, none.low, none.high) == (0, 0, 0)
+    assert whole is not None and (whole.value, whole.low, whole.high) == pytest.approx((1, 1, 1), abs=0.02)
+    assert none is not None and (none.value, none.low, none.high) == pytest.approx((0, 0, 0), abs=0.02)
+    assert whole.low < 1 < whole.high and none.low < 0 < none.high
     between = gap_closed(bits(500, 0.6, seed=2), control, teacher)
     assert between is not None and 0.3 < between.low < between.value < between.high < 0.7
 
@@ -128,11 +151,11 @@ def test_no_gap_where_teacher_and_control_cannot_be_told_apart():
 def test_resamples_without_a_gap_count_against_the_ratio():
     bottoms = np.linspace(-0.01, 1, 400)  # 1 % of the replicates are not positive
     tops = np.full(400, 0.2)
-    found = of_ratio(0.2, 0.5, tops, bottoms, 0.95)
+    found = of_ratio(0.2, 0.5, tops, bottoms, 100, 0.95)
     assert found is not None and np.isfinite([found.low, found.high]).all()
     naive = np.quantile(tops[bottoms > 0] / bottoms[bottoms > 0], 0.975)
     assert found.high > naive
-    assert of_ratio(0.2, 0.5, tops, np.linspace(-0.05, 1, 400), 0.95) is None
+    assert of_ratio(0.2, 0.5, tops, np.linspace(-0.05, 1, 400), 100, 0.95) is None
 
 
 def test_seeds_widen_the_interval_and_one_seed_does_not():
@@ -152,8 +175,8 @@ def test_seeds_widen_the_interval_and_one_seed_does_not():
 def test_seeds_are_paired():
     luck = np.array([0.1, -0.1, 0.05, -0.05])[:, None]
     base = np.full((4, 50), 0.5) + luck
-    found = difference_interval(base + 0.2, base)
-    assert found.low == pytest.approx(0.2) and found.high == pytest.approx(0.2)
+    found = difference_interval(base + np.linspace(0.199, 0.201, 50), base)
+    assert found.low == pytest.approx(0.2, abs=0.001) and found.high == pytest.approx(0.2, abs=0.001)
 
 
 def test_bad_shapes():

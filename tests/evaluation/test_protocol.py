@@ -7,7 +7,9 @@ import pyarrow as pa
 import pytest
 
 from distill_dagster.errors import DistillError
+from distill_dagster.evaluation.page import page
 from distill_dagster.evaluation.protocol import Options, Report, examine
+from distill_dagster.evaluation.report import score_figure, to_markdown
 from evaluation import examination as made
 from evaluation.examination import FIELDS, GOOD, ROUTING, SUMS
 
@@ -85,6 +87,34 @@ def test_not_informative_without_baseline_or_with_few_subjects():
     assert task["sentence"] == ("Not informative, because no linear baseline was measured on the teacher's data.")
     pilot = examine(made.items(ROUTING, 40, each=8), made.arms(GOOD, 40), Options(tasks=(ROUTING,), resamples=200))
     assert "there are only 5 independent subjects (at least 10 are needed)" in pilot.content["tasks"][0]["sentence"]
+
+
+def test_no_interval_is_claimed_of_one_subject():
+    items = [dict(item, subject_key="clinic") for item in made.items(ROUTING, 100)]
+    report = examine(items, made.arms(GOOD, 100), Options(tasks=(ROUTING,), resamples=200))
+    (task,) = report.content["tasks"]
+    assert task["arms"]["student"] == {"value": 0.78, "low": None, "high": None}
+    assert task["reasons"] == ["there are only 1 independent subjects (at least 10 are needed)"]
+    assert not task["claim"] and not task["notes"] and task["gap"] == {"1": None, "2": None, "4": None}
+    assert "| 0.780 [–, –] |" in to_markdown(report) and "0.780 [–, –]" in page(report)
+    assert score_figure(report).startswith(b"\x89PNG")
+    assert Report.from_json(report.to_json()).content == report.content
+    large = made.items(SUMS, 100)
+    both = examine([*items, *large], made.arms(GOOD, 200), Options(tasks=(ROUTING, SUMS), resamples=200)).content
+    assert both["tasks"][1]["arms"]["student"]["low"] > 0 and both["overall"]["arms"]["student"]["low"] is None
+
+
+def test_all_right_against_all_wrong_in_ten_items_is_not_certain():
+    shares = {arm: 1.0 if arm in ("teacher", "student") else 0.0 for arm in GOOD}
+    task = made.one(shares, count=10)
+    assert task["student_minus_control"]["1"] == {"value": 1.0, "low": 0.383006, "high": 1.0}
+    assert task["gap"]["1"]["low"] < 0.3 and task["gap"]["1"]["high"] > 1.7
+    tasks = (ROUTING, SUMS)
+    arms = {name: [share] * 20 for name, share in shares.items()}
+    items = [item for task in tasks for item in made.items(task, 10)]
+    overall = examine(items, arms, Options(tasks=tasks, resamples=200)).content["overall"]
+    assert overall["arms"]["student"] == {"value": 1.0, "low": 0.691503, "high": 1.0}
+    assert overall["student_minus_control"] == {"value": 1.0, "low": 0.383006, "high": 1.0}
 
 
 def test_not_measured():

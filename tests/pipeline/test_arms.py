@@ -25,6 +25,7 @@ INPUTS = {"seeds": "seed_set", "prompts": "prompt_set", "control": "control_chec
 
 def test_arms_from_one_line_of_yaml(finance: Tiny) -> None:
     before = finance.versions()
+    finance.edit("pipeline.yaml", "floor_over_chance: -1.0", "floor_over_chance: -1.0, delta: 1.0")
     finance.edit("pipeline.yaml", "training: {steps: 6", "training: {steps: 60")  # after six it answers nothing
     finance.edit("pipeline.yaml", "{multiples: [1]}", "{multiples: [1], arms: [all_gold, self_training]}")
     made = finance.run(["control_checkpoint"])["control_checkpoint"]

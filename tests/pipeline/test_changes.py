@@ -47,7 +47,8 @@ def _as_input(text: str, depot: str) -> dict[str, str]:
 
 
 def made_by(project: Tiny) -> set[str]:
-    """Run; what was made."""
+    """Run with a gate that lets any student pass; what was made."""
+    project.edit("pipeline.yaml", "floor_over_chance: -1.0", "floor_over_chance: -1.0, delta: 1.0")
     made = project.run()
     assert not project.unfresh()
     return {name for name, one in made.items() if not one.reused}

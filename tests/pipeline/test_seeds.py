@@ -32,6 +32,7 @@ def test_the_median_is_the_lower_of_two_and_never_the_best_of_several() -> None:
 
 def test_three_seeds_through_the_whole_pipeline(finance: Tiny) -> None:
     before = finance.versions()
+    finance.edit("pipeline.yaml", "floor_over_chance: -1.0", "floor_over_chance: -1.0, delta: 1.0")
     finance.edit("pipeline.yaml", "evaluation: {", "evaluation: {seeds: 3, ")
     made = finance.run()
     assert {name for name, one in made.items() if not one.reused} == {
@@ -77,6 +78,7 @@ def test_three_seeds_through_the_whole_pipeline(finance: Tiny) -> None:
 
 
 def test_a_seed_of_several_is_the_run_of_that_seed_alone(finance: Tiny) -> None:
+    finance.edit("pipeline.yaml", "floor_over_chance: -1.0", "floor_over_chance: -1.0, delta: 1.0")
     finance.edit("pipeline.yaml", "evaluation: {", "evaluation: {seeds: 2, ")
     both = finance.run()
     finance.edit("pipeline.yaml", "evaluation: {seeds: 2, ", "evaluation: {")

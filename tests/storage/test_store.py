@@ -1,6 +1,8 @@
 """The artifact store, on a local folder and on an object store: versions, runs, heads, actions, drafts."""
 
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from distill_dagster.errors import StoreError
 from distill_dagster.lineage.chain import content_root
 from distill_dagster.records import tables
 from distill_dagster.storage.names import DamagedError
-from distill_dagster.storage.store import Store
+from distill_dagster.storage.store import Draft, Store
 from storage.samples import KEY, run_record
 
 
@@ -142,6 +144,7 @@ def test_an_action_is_forgotten_with_its_version_and_with_its_run(store: Store, 
 def test_drafts_of_dead_writers_are_cleared_and_no_version(store: Store, seal) -> None:
     dead = store.draft(KEY)
     dead.write_json("labels.json", ["a"])
+    _written_by(dead, started="a process number in new hands")
     torn = dead.folder.parent / ".head.json.0123abcd.tmp"
     torn.write_bytes(b"{")
     assert store.versions(KEY) == []
@@ -149,6 +152,29 @@ def test_drafts_of_dead_writers_are_cleared_and_no_version(store: Store, seal) -
     assert not dead.folder.exists() and not torn.exists()
     assert not list(dead.folder.parent.glob(".*"))
     assert len(store.versions(KEY)) == 1
+
+
+def _written_by(draft: Draft, **changed: object) -> None:
+    """Change what a draft says of its writer."""
+    note = draft.folder / "writer.json"
+    note.write_text(json.dumps({**json.loads(note.read_text("utf-8")), **changed}), "utf-8")
+
+
+def test_a_draft_of_a_live_writer_stays(store: Store, seal) -> None:
+    """Another state folder on this store has leases of its own, so that only the writer itself vouches for a draft."""
+    here, elsewhere, bare = (store.draft(KEY) for _ in range(3))
+    _written_by(elsewhere, place="elsewhere//", pid=1)
+    (bare.folder / "writer.json").unlink()
+    seal(store)
+    assert here.folder.exists() and elsewhere.folder.exists() and bare.folder.exists()
+    days_ago = time.time() - 25 * 3600
+    for draft in (here, elsewhere, bare):
+        for path in (*draft.folder.rglob("*"), draft.folder):
+            os.utime(path, (days_ago, days_ago))
+    seal(store)
+    assert here.folder.exists() and not elsewhere.folder.exists() and not bare.folder.exists()
+    here.write_json("labels.json", ["here"])
+    assert store.seal(here, run_record(5, "f")).local("labels.json").exists()
 
 
 def test_a_discarded_draft_leaves_nothing(store: Store) -> None:
