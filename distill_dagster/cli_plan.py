@@ -67,7 +67,8 @@ def _table(found: Plan) -> Table:
 def _notes(found: Plan):
     from distill_dagster.stages.plan import fits
 
-    yield f"[dim]{found.base}, as {found.read} describes it; nothing was downloaded[/]"
+    sort = f", a classifier of {found.labels} labels" if found.labels else ""
+    yield f"[dim]{found.base}, as {found.read} describes it{sort}; nothing was downloaded[/]"
     yield (
         f"[dim]at most, for records of max_length; time at {found.rate / 1e9:.0f} GFLOP/s, "
         "which this machine gave just now[/]"

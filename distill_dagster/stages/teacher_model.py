@@ -21,6 +21,9 @@ from distill_dagster.teachers import recorded
 
 VERSION = "3"
 
+#: Size of the tokenizer that is fitted for a preset.
+VOCABULARY = 2048
+
 
 def node(pipeline: PipelineContext) -> Node:
     """The node `<pipeline>/teacher_model`."""
@@ -70,9 +73,9 @@ def _outside(pipeline: PipelineContext) -> dict[str, Any]:
         return {"files": answers(pipeline).files}
     if not is_local(pipeline):
         return {}
-    reference = _reference(pipeline)
-    labels = classes.head_labels(pipeline, reference, _place(pipeline))
-    return {**reference.outside(), "labels": list(labels)} if labels else dict(reference.outside())
+    start = reference(pipeline)
+    labels = classes.head_labels(pipeline, start, _place(pipeline))
+    return {**start.outside(), "labels": list(labels)} if labels else dict(start.outside())
 
 
 def answers(pipeline: PipelineContext) -> recorded.Backend:
@@ -99,7 +102,8 @@ def is_local(pipeline: PipelineContext) -> bool:
     return pipeline.teacher.backend in ("transformers", "vllm")
 
 
-def _reference(pipeline: PipelineContext) -> models.ModelReference:
+def reference(pipeline: PipelineContext) -> models.ModelReference:
+    """The model that a local teacher is, or is fitted from."""
     teacher = pipeline.teacher
     text = (teacher.fit.base if teacher.fit and teacher.fit.base else None) or teacher.model
     return models.resolve(text, teacher.revision, pipeline.source, pipeline.teacher_folder, _place(pipeline))
@@ -146,21 +150,21 @@ def _make(job: Job, pipeline: PipelineContext) -> None:
     }
     if teacher.fit is not None:
         examples = gold_examples(job.inputs["seeds"], job.inputs["prompts"], "teacher", pipeline.source.domain)
-        reference = _reference(pipeline)
-        labels = classes.head_labels(pipeline, reference, _place(pipeline))
+        start = reference(pipeline)
+        labels = classes.head_labels(pipeline, start, _place(pipeline))
         if labels:
             examples = [row for row in examples if row["task"] in pipeline.known_tasks]
             record["labels"] = list(labels)
-        if reference.sort() == "classifier":
-            classes.require_labels(reference.fetched(), labels, _place(pipeline))
+        if start.sort() == "classifier":
+            classes.require_labels(start.fetched(), labels, _place(pipeline))
         summary = training.run(
             job,
             examples=examples,
-            start=reference,
+            start=start,
             recipe=teacher.fit.recipe,
             out=job.draft.content / "model",
             tokenizer_texts=[text_of(row["messages"]) for row in examples],
-            vocabulary=2048,
+            vocabulary=VOCABULARY,
             labels=labels,
         )
         record |= {"fitted": True, "records": len(examples), "steps": teacher.fit.recipe.steps}
@@ -168,7 +172,7 @@ def _make(job: Job, pipeline: PipelineContext) -> None:
     elif is_local(pipeline):
         from distill_dagster.models import folder
 
-        path = _reference(pipeline).fetched()
+        path = reference(pipeline).fetched()
         record["revision"] = folder.digest(path)[:32]
         record["parameters"] = folder.parameters(path)
         record |= _classifier(pipeline, path)
@@ -187,7 +191,7 @@ def _make(job: Job, pipeline: PipelineContext) -> None:
 
 def _classifier(pipeline: PipelineContext, path: Path) -> dict[str, Any]:
     """What there is to say of a teacher that is a classifier: its labels, and those that the task does not have."""
-    sort = _reference(pipeline).sort()
+    sort = reference(pipeline).sort()
     if sort == "encoder":
         raise ModelError(
             _place(pipeline),
@@ -204,7 +208,7 @@ def weights(pipeline: PipelineContext, version: Version) -> Path:
     """Folder of a local teacher's weights: inside its version where it was fitted, else where config says."""
     if "model/config.json" in version.manifest["files"]:
         return version.local("model")
-    return _reference(pipeline).fetched()
+    return reference(pipeline).fetched()
 
 
 def gold_examples(seeds: Version, prompts: Version, part: str, domain: Domain) -> list[dict[str, Any]]:

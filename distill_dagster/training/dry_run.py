@@ -1,7 +1,7 @@
 """A dry run: a model of some architecture with random weights takes two optimizer steps, and that is measured.
 
-`python -m distill_dagster.training.dry_run TASK.json` reads `{architecture, layers, recipe}` and prints one line of
-JSON. A process of its own, so that its peak of memory is that of the training alone.
+`python -m distill_dagster.training.dry_run TASK.json` reads `{architecture, layers, recipe, labels}` and prints one
+line of JSON. A process of its own, so that its peak of memory is that of the training alone.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from types import SimpleNamespace
 from typing import Any
 
 
-def run(architecture: dict[str, Any], layers: int | None, recipe: dict[str, Any]) -> dict[str, Any]:
-    """Train two steps on random tokens, every one of which carries a loss.
+def run(architecture: dict[str, Any], layers: int | None, recipe: dict[str, Any], labels: int = 0) -> dict[str, Any]:
+    """Train two steps on random tokens, every one of which carries a loss; or on random labels, where there are some.
 
     Returns:
         `seconds` of the second step (the first also chooses how to compute the model), `peak_bytes` and
@@ -43,14 +43,20 @@ def run(architecture: dict[str, Any], layers: int | None, recipe: dict[str, Any]
         said = said.model_copy(update={"objective": {"sft": 1.0}})
     adapters.require(said, "dry run")
     runtime = _memory("VmRSS")
-    config = sizing.config_of(architecture, "dry run", layers)
+    config = sizing.config_of(architecture, "dry run", layers, labels)
     torch.manual_seed(said.seed)
     model = sizing.build(config, "cpu")
     adapters.attach(model, said, "dry run")
     length = min(said.max_length, said.batch_tokens)
     rng = random.Random(said.seed)
+    weights = [0.0] * (length - 1) + [1.0] if labels else [1.0] * length
     examples = [
-        Example(f"random {number}", [rng.randrange(config.vocab_size) for _ in range(length)], [1.0] * length)
+        Example(
+            f"random {number}",
+            [rng.randrange(config.vocab_size) for _ in range(length)],
+            weights,
+            label=rng.randrange(labels) if labels else None,
+        )
         for number in range(said.batch_tokens // length)
     ]
     words: Any = SimpleNamespace(pad_token_id=0, eos_token_id=0)
@@ -84,4 +90,4 @@ def _memory(field: str) -> int:
 
 if __name__ == "__main__":
     task = json.loads(Path(sys.argv[1]).read_text("utf-8"))
-    print(json.dumps(run(task["architecture"], task.get("layers"), task["recipe"])))
+    print(json.dumps(run(task["architecture"], task.get("layers"), task["recipe"], task.get("labels") or 0)))

@@ -1,8 +1,8 @@
 """What training a model would take, from its configuration alone: parameters, memory, arithmetic, time.
 
 The model is built on torch's meta device, which keeps shapes and no numbers. All figures are for fp32 weights and AdamW
-on one device, and for batches in which every record is as long as `max_length` and every token carries a loss: what a
-run needs at most.
+on one device, and for batches in which every record is as long as `max_length` and every token carries a loss (of a
+classifier's record: its one position): what a run needs at most.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distill_dagster.errors import ConfigError
+from distill_dagster.models.classifier import CLASSIFIES
 
 if TYPE_CHECKING:
     from distill_dagster.config.models import Recipe
@@ -34,10 +35,10 @@ class Counts:
 
     Attributes:
         total: All, tied ones once.
-        head: The output layer's.
+        head: The output layer's, or a classifier's last.
         linear: Of the linear layers without it.
         adapter: Of the recipe's adapter, or 0.
-        layers: Decoder layers.
+        layers: Layers.
         floats: Numbers that one layer keeps of a token for the backward pass.
         copies: Weights of one layer that the fast path lays side by side.
         width: Key heads' width times layers, for attention's own products (numbers).
@@ -82,8 +83,14 @@ class Sizes:
     operations: float
 
 
-def config_of(architecture: Mapping[str, Any], place: str, layers: int | None = None) -> Any:
-    """The model configuration of a `config.json`; `layers` asks for fewer decoder layers than it says.
+def config_of(architecture: Mapping[str, Any], place: str, layers: int | None = None, labels: int = 0) -> Any:
+    """The model configuration of a `config.json`.
+
+    Args:
+        architecture: What the file says.
+        place: What an error names.
+        layers: Asks for fewer layers than it says.
+        labels: Of the head that a classifier has; 0 for a language model.
 
     Raises:
         ConfigError: It names no architecture that transformers knows.
@@ -92,8 +99,11 @@ def config_of(architecture: Mapping[str, Any], place: str, layers: int | None = 
 
     said = {key: value for key, value in architecture.items() if key not in ("model_type", "source")}
     if layers is not None:
-        said = {key: value for key, value in said.items() if key not in ("layer_types", "n_layer")}
+        said = {key: value for key, value in said.items() if key not in ("layer_types", "n_layer", "n_layers")}
         said["num_hidden_layers"] = layers
+    if labels:
+        said = {key: value for key, value in said.items() if key not in ("id2label", "label2id")}
+        said |= {"num_labels": labels, "architectures": [CLASSIFIES]}
     try:
         return AutoConfig.for_model(str(architecture["model_type"]), **said)
     except (KeyError, ValueError, TypeError) as error:
@@ -102,24 +112,39 @@ def config_of(architecture: Mapping[str, Any], place: str, layers: int | None = 
         ) from error
 
 
-def build(config: Any, device: str = "meta") -> Any:
-    """A causal language model of a configuration: on `meta` without numbers, on `cpu` with random weights, fp32."""
-    import torch
-    from transformers import AutoModelForCausalLM
+def classifies(config: Any) -> bool:
+    """Is it a classifier's configuration, as `config_of` makes one?"""
+    return str((config.architectures or [""])[0]).endswith(CLASSIFIES)
 
-    with torch.device(device):
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+
+def build(config: Any, device: str = "meta") -> Any:
+    """A language model or classifier of a configuration: on `meta` without numbers, on `cpu` with random weights, fp32.
+
+    Raises:
+        ConfigError: transformers has no such model of this architecture.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    auto = AutoModelForSequenceClassification if classifies(config) else AutoModelForCausalLM
+    try:
+        with torch.device(device):
+            return auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    except ValueError as error:
+        raise ConfigError(
+            f"model_type {config.model_type}",
+            f"transformers has no {'classifier' if classifies(config) else 'language model'} of this architecture "
+            f"({str(error).splitlines()[0]}).",
+            "Start from a causal language model, or for a task of kind `label` from an encoder such as BERT.",
+        ) from error
 
 
 def count(config: Any, recipe: Recipe) -> Counts:
     """Parameters of a model, and what its layers keep of a token."""
     model = build(config)
-    head = model.get_output_embeddings()
-    linear = {
-        name: module
-        for name, module in model.named_modules()
-        if type(module).__name__ in ("Linear", "Conv1D") and module is not head
-    }
+    found = {name: module for name, module in model.named_modules() if type(module).__name__ in ("Linear", "Conv1D")}
+    head = list(found.values())[-1] if classifies(config) else model.get_output_embeddings()
+    linear = {name: module for name, module in found.items() if module is not head}
     adapter = 0
     if recipe.adapter is not None:
         wanted = recipe.adapter.targets
@@ -134,6 +159,8 @@ def count(config: Any, recipe: Recipe) -> Counts:
     # Counted with saved-tensor hooks on Llama layers: what attention, norms and the gated feed-forward part keep.
     floats = (9 if fast else 8) * config.hidden_size + (3 if fast else 2) * keys + 4 * inner
     copies = config.hidden_size * (size * heads + 2 * keys + 2 * inner) if fast else 0
+    if classifies(config):
+        floats = _kept(model, linear, min(recipe.max_length, recipe.batch_tokens))
     return Counts(
         total=sum(entry.numel() for entry in model.parameters()),
         head=head.weight.numel(),
@@ -148,7 +175,27 @@ def count(config: Any, recipe: Recipe) -> Counts:
 
 def _fast(config: Any) -> bool:
     """Would the Llama fast path take it? See `distill_dagster.models.llama.supports`."""
-    return config.model_type == "llama" and not config.attention_bias and not config.mlp_bias
+    llama = config.model_type == "llama" and not classifies(config)
+    return llama and not config.attention_bias and not config.mlp_bias
+
+
+def _kept(model: Any, linear: Mapping[str, Any], length: int) -> int:
+    """Numbers that one of an encoder's layers keeps of a token, in records of `length` tokens.
+
+    Counted with saved-tensor hooks on BERT, DistilBERT and ModernBERT: twice what the linear layers give, but for
+    those that write into the residual stream, and what positions rotate. Dropout on attention, or attention that is no
+    kernel of torch, keeps the scores besides.
+    """
+    config = model.config
+    inside = [module for name, module in linear.items() if any(part.isdigit() for part in name.split("."))]
+    # A Conv1D's weight lies the other way round; no encoder has one.
+    floats = 2 * sum(module.weight.shape[0] for module in inside) // config.num_hidden_layers - 2 * config.hidden_size
+    if any("rotary" in name for name, _ in model.named_modules()):
+        floats += 2 * config.hidden_size
+    dropped = any(getattr(config, name, 0) for name in ("attention_probs_dropout_prob", "attention_dropout"))
+    if dropped or config._attn_implementation == "eager":
+        floats += 3 * config.num_attention_heads * length + 2 * config.hidden_size
+    return floats
 
 
 def sizes(config: Any, recipe: Recipe) -> Sizes:
@@ -164,21 +211,24 @@ def sizes(config: Any, recipe: Recipe) -> Sizes:
         weights = WIDE * (counts.total + counts.adapter)
     half = 2 * (counts.linear + counts.head) if recipe.precision == "bf16" else 0
     activations = WIDE * (tokens * counts.floats * counts.layers + counts.copies * counts.layers) + half
-    dense = "sft" in recipe.terms
-    logits = (3 if dense else 1) * WIDE * tokens * config.vocab_size
+    classes = classifies(config)
+    # A classifier has logits of a record, and sees to both sides of a token.
+    positions, width = (tokens // length, config.num_labels) if classes else (tokens, config.vocab_size)
+    dense = "sft" in recipe.terms or classes
+    logits = (3 if dense else 1) * WIDE * positions * width
     if not dense:
         logits = min(logits, 256 << 20)
     gradients, optimizer = WIDE * trained, 2 * WIDE * trained
-    if whole:
+    if whole and not classes:
         logits += WIDE * counts.head  # a tied layer's gradient comes from both its ends
     checkpoint = gradients + optimizer
     # What the allocator takes for activations it rarely gives back, so gradients come on top of them.
     spread = 1.0 if counts.copies else SPREAD
     peak = RUNTIME + weights + optimizer + gradients + max(spread * activations + logits, gradients)
-    products = counts.linear + counts.head
     passes = 6 if whole else 4
-    attention = 4 * tokens * (length / 2) * counts.width * 3
-    operations = passes * products * tokens + attention + (6 * counts.adapter * tokens)
+    attention = 4 * tokens * (length if classes else length / 2) * counts.width * 3
+    products = counts.linear * tokens + counts.head * positions
+    operations = passes * products + attention + (6 * counts.adapter * tokens)
     operations *= max(1, recipe.accumulate // recipe.processes)
     return Sizes(
         counts=counts,

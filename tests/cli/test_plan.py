@@ -11,6 +11,8 @@ from terminal import command
 pytestmark = pytest.mark.needs_torch
 
 REPO = Path(__file__).resolve().parents[2]
+COMMIT = "0123456789abcdef" * 2 + "01234567"
+BASE = 'base: "preset:nano", vocabulary: 300'
 EXAMPLE = str(REPO / "examples" / "pretrained")
 
 
@@ -53,9 +55,9 @@ def test_a_dry_run_stands_beside_the_estimate(project: Tiny) -> None:
 
 def test_a_hub_model_that_nobody_described(project: Tiny) -> None:
     project.edit("pipeline.yaml", "preset:nano", "nobody/nothing")
-    project.edit("pipeline.yaml", "vocabulary: 300", "revision: abc")
+    project.edit("pipeline.yaml", "vocabulary: 300", f"revision: {COMMIT}")
     command(project, "plan", "finance", HF_HUB_OFFLINE="1").refused("nobody/nothing", "student.architecture")
-    project.edit("pipeline.yaml", "revision: abc", "revision: abc, architecture: ./none.json")
+    project.edit("pipeline.yaml", COMMIT, f"{COMMIT}, architecture: ./none.json")
     command(project, "check").refused("none.json", "architecture")
     (project.folder / "assets_config" / "none.json").write_text('{"hidden_size": 8}', "utf-8")
     command(project, "plan", "finance").refused("model_type")
@@ -63,6 +65,60 @@ def test_a_hub_model_that_nobody_described(project: Tiny) -> None:
     from distill_dagster.config.models import StudentOptions, identity
 
     assert identity(StudentOptions(architecture="a.json")) == identity(StudentOptions())
+
+
+def test_a_student_of_its_teachers_layers(tmp_path: Path) -> None:
+    """An encoder's preset that is fitted; a classifier of the task's two labels, with one of its two layers."""
+    from dataclasses import replace
+
+    from distill_dagster.training import presets
+
+    made = tiny.parcels(tmp_path)
+    made.edit("teacher.yaml", "preset:nano", "preset:encoder_tiny")
+    made.edit("pipeline.yaml", BASE, "base: teacher, layers: 1")
+    found = planned(made, "parcels")
+    encoder = presets.find("encoder_tiny")
+    assert isinstance(encoder, presets.EncoderPreset)
+    assert found["sizes"]["counts"]["total"] == replace(encoder, layers=1).parameters(2048, 2)
+    assert (found["base"], found["read"], found["labels"]) == ("teacher", "preset:encoder_tiny", 2)
+    said = command(made, "plan", "parcels")
+    assert "a classifier of 2 labels" in said.out
+    made.edit("pipeline.yaml", "layers: 1", "layers: 3")
+    command(made, "plan", "parcels").refused("3 layers are wanted, and there are 2")
+    made.edit("pipeline.yaml", "layers: 3", "layers: [1]")
+    made.edit("pipeline.yaml", "training: {", "training: {adapter: {r: 4}, ")
+    command(made, "plan", "parcels").refused("training.adapter", "a classifier trains whole")
+
+
+def test_a_student_from_an_encoders_configuration(tmp_path: Path) -> None:
+    made = tiny.parcels(tmp_path)
+    config = {"model_type": "distilbert", "dim": 32, "n_heads": 2, "n_layers": 4, "hidden_dim": 64, "vocab_size": 300}
+    (made.folder / "assets_config" / "config.json").write_text(json.dumps(config), "utf-8")
+    text = f"base: owner/name, revision: {COMMIT}, architecture: ./config.json"
+    made.edit("pipeline.yaml", BASE, text)
+    found = planned(made, "parcels")
+    assert found["labels"] == 2 and found["sizes"]["counts"]["layers"] == 4
+    made.edit("pipeline.yaml", "./config.json", "./config.json, layers: [0, 2]")
+    assert planned(made, "parcels")["sizes"]["counts"]["layers"] == 2
+
+
+def test_a_head_is_fitted_to_an_encoder_alone(project: Tiny) -> None:
+    config = {"model_type": "llama", "hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}
+    (project.folder / "assets_config" / "config.json").write_text(json.dumps(config), "utf-8")
+    text = f"base: owner/name, revision: {COMMIT}, architecture: ./config.json"
+    project.edit("pipeline.yaml", BASE, text)
+    project.edit("pipeline.yaml", "training: {", "training: {linear_probe: {}, ")
+    command(project, "plan", "finance").refused("training.linear_probe", "a model that writes")
+
+
+def test_a_student_of_another_pipeline_is_as_that_would_be(project: Tiny) -> None:
+    found = planned(project, "finance")
+    text = "kind: pipeline\nsource: finance\nname: next\ndata_from: finance\n"
+    (project.folder / "assets_config" / "next.yaml").write_text(
+        text + "student: {base: 'pipeline:finance@champion'}\n", "utf-8"
+    )
+    next_one = planned(project, "next")
+    assert next_one["sizes"]["counts"] == found["sizes"]["counts"] and next_one["read"] == "preset:nano"
 
 
 @pytest.mark.slow

@@ -28,6 +28,28 @@ OTHERS = [
 ]
 
 
+SIZES = {"vocab_size": 1000, "num_hidden_layers": 4, "num_attention_heads": 6}
+ENCODERS = [
+    {"model_type": "bert", "hidden_size": 96, "intermediate_size": 256, **SIZES},
+    {
+        "model_type": "bert",
+        "hidden_size": 96,
+        "intermediate_size": 256,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        **SIZES,
+    },
+    {"model_type": "distilbert", "dim": 96, "hidden_dim": 256, "n_layers": 4, "n_heads": 6, "vocab_size": 1000},
+    {
+        "model_type": "modernbert",
+        "hidden_size": 96,
+        "intermediate_size": 256,
+        **SIZES,
+        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 0),
+    },
+]
+
+
 def smollm2() -> dict:
     return json.loads((REPO / "examples/pretrained/smollm2-135m-instruct.json").read_text("utf-8"))
 
@@ -87,6 +109,73 @@ def test_activations_are_what_the_layers_keep(architecture: dict, length: int) -
     recipe = Recipe(batch_tokens=2 * length, max_length=length)
     said = [sizing.sizes(sizing.config_of(architecture, "here", layers), recipe).activations for layers in (2, 3)]
     assert kept(3) - kept(2) == pytest.approx(said[1] - said[0], rel=0.05)
+
+
+@pytest.mark.parametrize("architecture", ENCODERS)
+@pytest.mark.parametrize("length", [64, 256])
+def test_activations_are_what_an_encoders_layers_keep(architecture: dict, length: int) -> None:
+    """In whole, with its head; the estimate is simpler than that of Llama, and nearer to too much."""
+    import torch
+
+    from distill_dagster.training import sizing
+
+    def kept(layers: int) -> int:
+        model = sizing.build(sizing.config_of(architecture, "here", layers, labels=3), "cpu").train()
+        own = {entry.untyped_storage()._cdata for entry in model.parameters()}
+        found, alive = {}, []
+
+        def pack(tensor):
+            alive.append(tensor)
+            storage = tensor.untyped_storage()
+            if storage._cdata not in own:
+                found[storage._cdata] = storage.nbytes()
+            return tensor
+
+        ids = torch.arange(2 * length).view(2, length)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        return sum(found.values())
+
+    recipe = Recipe(batch_tokens=2 * length, max_length=length)
+    said = [
+        sizing.sizes(sizing.config_of(architecture, "here", layers, labels=3), recipe).activations for layers in (2, 3)
+    ]
+    assert kept(3) - kept(2) == pytest.approx(said[1] - said[0], rel=0.2)
+
+
+@pytest.mark.parametrize("architecture", ENCODERS)
+def test_a_classifier_is_counted_with_its_head_and_without_logits_of_a_vocabulary(architecture: dict) -> None:
+    from distill_dagster.training import sizing
+
+    recipe = Recipe(batch_tokens=512, max_length=128)
+    config = sizing.config_of(architecture, "here", labels=7)
+    found = sizing.sizes(config, recipe)
+    model = sizing.build(config, "cpu")
+    assert type(model).__name__.endswith("ForSequenceClassification") and model.config.num_labels == 7
+    assert found.counts.total == found.trained == sum(entry.numel() for entry in model.parameters())
+    assert found.counts.head == 7 * 96 and found.counts.layers == 4
+    assert found.logits == 3 * 4 * 4 * 7  # four records, seven labels
+    shorter = sizing.sizes(sizing.config_of(architecture, "here", 2, labels=7), recipe)
+    assert shorter.counts.layers == 2 and shorter.operations < found.operations
+
+
+def test_an_architecture_without_a_language_model_is_said() -> None:
+    from distill_dagster.training import sizing
+
+    with pytest.raises(ConfigError, match=r"modernbert.*no language model of this architecture"):
+        sizing.sizes(sizing.config_of(ENCODERS[-1], "here"), Recipe())
+
+
+@pytest.mark.parametrize("architecture", ENCODERS[1:])
+def test_a_dry_run_of_a_classifier_fits_its_head_first(architecture: dict) -> None:
+    from distill_dagster.training import dry_run
+
+    recipe = Recipe(
+        linear_probe={}, batch_tokens=256, max_length=32, objective={"divergence": {"hard": 0.2}}
+    ).model_dump()
+    found = dry_run.run(architecture, 1, recipe, labels=3)
+    assert found["layers"] == 1 and found["forward"] == "classifier" and found["seconds"] > 0
+    assert all(loss > 0 for loss in found["losses"])
 
 
 def test_what_an_adapter_saves_and_a_longer_batch_costs() -> None:
