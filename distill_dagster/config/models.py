@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from distill_dagster.config.deployment import DeployOptions, GateOptions, OverrideOptions
 from distill_dagster.config.egress import EgressOptions, EndpointClass
 from distill_dagster.config.endpoint import EndpointOptions
 from distill_dagster.config.prices import BudgetOptions, PriceEntry, PricesConfig
@@ -26,7 +27,7 @@ from distill_dagster.config.source import (
     Split,
     TaskSpec,
 )
-from distill_dagster.config.strict import MODEL_NAME, Name, Owner, Strict, free, identity, later
+from distill_dagster.config.strict import Name, Owner, Strict, free, identity, later
 from distill_dagster.config.teachers import TeachersOptions, WeightedTeacher
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "GrammarOptions",
     "Name",
     "Opening",
+    "OverrideOptions",
     "PipelineConfig",
     "PriceEntry",
     "PricesConfig",
@@ -107,7 +109,8 @@ class TeacherConfig(Strict):
         description="domain:teacher, preset:NAME (with `fit`), a folder, or a hub id; for an API, the server's name",
     )
     revision: str | None = Field(
-        default=None, description="Commit of the hub model; for an API, whatever you declare: a new one asks anew"
+        default=None,
+        description="Commit of the hub model, 40 hex digits; for an API, whatever you declare: a new one asks anew",
     )
     endpoint: EndpointOptions | None = Field(default=None, description="Where an API teacher is reached")
     template: Literal["chat", "plain"] = Field(default="chat", description="plain: the text itself, no chat template")
@@ -233,7 +236,7 @@ class StudentOptions(Strict):
         description="domain:student_base, preset:NAME, a folder, a hub id, `teacher` (its weights, or some of its "
         "`layers`), or pipeline:NAME@champion (its own: a warm start)",
     )
-    revision: str | None = None
+    revision: str | None = Field(default=None, description="Commit of the hub model, 40 hex digits")
     vocabulary: int = Field(default=2048, ge=300, description="Size of the tokenizer fitted for a preset")
     architecture: str | None = free(
         None,
@@ -293,46 +296,6 @@ class EvaluationOptions(Strict):
     )
     batch_size: int = free(64, ge=1, description="Items answered together")
     threads: int = free(1, ge=1, description="CPU threads")
-
-
-class GateOptions(Strict):
-    """What a student must show before it is deployed."""
-
-    floor: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
-        default_factory=dict, description="Lowest allowed score a task, from 0 to 1"
-    )
-    floor_over_chance: float = Field(default=0.0, description="Mean score must beat mean chance by this much")
-    delta: float = Field(
-        default=0.02, ge=0, description="No regression: the lower bound of candidate − reference lies above −delta"
-    )
-
-
-class OverrideOptions(Strict):
-    """A student that is deployed whatever the gates say: a rollback, or one that they cannot judge."""
-
-    student: str = Field(
-        pattern=r"^[0-9a-f]{12,32}$", description="Version of its student_checkpoint, 12 digits or more; no other gains"
-    )
-    reason: str = Field(min_length=1, description="Why; it stands in the ledger")
-
-
-class DeployOptions(Strict):
-    """Where the student goes."""
-
-    model_name: str | None = Field(
-        default=None, pattern=MODEL_NAME, description="MLflow registered model; distill_<pipeline> by default"
-    )
-    alias: str = Field(default="champion", pattern=r"^[a-z][a-z0-9_-]*$", description="Registry alias that is moved")
-    enabled: bool = Field(default=True, description="false: report only, move no alias")
-    override: OverrideOptions | None = Field(
-        default=None, description="Deploy this one student whatever the gates say, such as an earlier one"
-    )
-
-    @model_validator(mode="after")
-    def _alias_of_mlflow(self) -> DeployOptions:
-        if self.alias == "latest" or (self.alias[0] == "v" and self.alias[1:].isdigit()):
-            raise ValueError(f"`alias` is {self.alias!r}, which MLflow keeps for its own versions: choose another name")
-        return self
 
 
 class ScheduleOptions(Strict):

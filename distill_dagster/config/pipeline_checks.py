@@ -12,6 +12,7 @@ from distill_dagster.config import faults, paths, schedule, trl_checks
 from distill_dagster.config.models import Block, PipelineConfig, Recipe
 from distill_dagster.config.problems import Key, Problem
 from distill_dagster.config.registry import blocks, load, nearest
+from distill_dagster.config.strict import COMMIT_HINT, is_commit
 from distill_dagster.config.yaml_reader import Document
 from distill_dagster.errors import ConfigError
 
@@ -254,9 +255,14 @@ def _model(model: str, revision: str | None, key: Key, document: Document) -> It
     elif scheme == "pipeline" and colon:
         if key[0] != "student":
             yield document.problem(key, "only a student can start from a pipeline.", "Name a folder or a hub id.")
-    elif not paths.is_folder(model) and not (document.path.parent / model).exists() and revision is None:
-        reason = f"{model!r} is no folder beside this file, and a hub id needs its `revision`."
-        yield document.problem(key, reason, "Add the commit, or start a folder's path with `./`.")
+    elif not paths.is_folder(model) and not (document.path.parent / model).exists() and not is_commit(revision):
+        if revision is None:
+            reason = f"{model!r} is no folder beside this file, and a hub id needs its `revision`."
+            yield document.problem(key, reason, "Add the commit, or start a folder's path with `./`.")
+        else:
+            at = ("student", "revision") if key[0] == "student" else ("revision",)
+            reason = f"hub model {model!r} needs its commit, and {revision!r} is none: a branch or a tag can move."
+            yield document.problem(at, reason, COMMIT_HINT)
     else:
         try:
             paths.expand(model, str(document.path))

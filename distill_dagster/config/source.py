@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from distill_dagster.config.egress import EgressOptions
-from distill_dagster.config.strict import Name, Owner, Strict, free
+from distill_dagster.config.strict import Name, Owner, Strict, free, is_commit
 from distill_dagster.config.styles import StyleName
 
 
@@ -89,7 +89,7 @@ class DataFile(Strict):
             if self.subset is not None or self.split is not None:
                 raise ValueError("`subset` and `split` belong to a `hub` data set, not to a `path`")
             return self
-        if self.revision is None or len(self.revision) != 40 or set(self.revision) - set("0123456789abcdef"):
+        if not is_commit(self.revision):
             raise ValueError("a hub data set needs its `revision`: the 40 hex digits of a commit (a branch can move)")
         if self.split is None:
             raise ValueError("a hub data set needs its `split`")

@@ -33,6 +33,15 @@ def later(default: Any, **kwargs: Any) -> Any:
     return Field(default, json_schema_extra={"identity": LATER}, **kwargs)
 
 
+#: What to do about a revision that is no commit.
+COMMIT_HINT = "Give the 40 hex digits of the commit: the hub lists them under `Files and versions`, `History`."
+
+
+def is_commit(revision: str | None) -> bool:
+    """Does a revision pin what a hub gives: the 40 hex digits of a commit? A branch or a tag can move."""
+    return revision is not None and len(revision) == 40 and not set(revision) - set("0123456789abcdef")
+
+
 class Strict(BaseModel):
     """Unknown keys are errors; values are not coerced across types except int to float; floats are finite."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_dagster.config import paths
+from distill_dagster.config.strict import COMMIT_HINT, is_commit
 from distill_dagster.errors import ModelError
 from distill_dagster.stages.context import SourceContext
 
@@ -55,7 +56,7 @@ def resolve(text: str, revision: str | None, source: SourceContext, base: Path, 
     """What a model reference means.
 
     Raises:
-        ModelError: The domain ships no such model, or a hub id comes without its revision.
+        ModelError: The domain ships no such model, or a hub id comes without its commit.
     """
     scheme, _, rest = text.partition(":")
     if scheme == "preset":
@@ -77,4 +78,7 @@ def resolve(text: str, revision: str | None, source: SourceContext, base: Path, 
             f"{text!r} is no folder here, and as a hub id it needs `revision`.",
             "Add the commit to the YAML file.",
         )
+    if not is_commit(revision):  # The action key holds the revision, and a branch can move under it.
+        reason = f"hub model {text!r} needs its commit, and {revision!r} is none: a branch or a tag can move."
+        raise ModelError(place, reason, COMMIT_HINT)
     return ModelReference(text, "hub", revision=revision)
