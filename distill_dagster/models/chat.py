@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distill_dagster.errors import ModelError
 
@@ -51,7 +51,7 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, s
     from jinja2 import TemplateError
 
     template = str(tokenizer.get_chat_template())
-    fixed = {"chat_template": _NOW + template} if "strftime_now" in template else {}
+    fixed: dict[str, Any] = {"chat_template": _NOW + template} if "strftime_now" in template else {}
     try:
         return str(
             tokenizer.apply_chat_template(

@@ -269,7 +269,7 @@ def load_model(folder: str | Path, dtype: str = "fp32") -> PreTrainedModel:
     auto = AutoModelForSequenceClassification if kind == "classifier" else AutoModelForCausalLM
     logging.disable_progress_bar()
     try:
-        model, report = auto.from_pretrained(
+        loaded: Any = auto.from_pretrained(
             path,
             dtype=getattr(torch, DTYPES[dtype]),
             use_safetensors=True,
@@ -280,6 +280,7 @@ def load_model(folder: str | Path, dtype: str = "fp32") -> PreTrainedModel:
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         reason = f"transformers cannot load it ({error})."
         raise unloadable(path, error, reason, "Check that config.json and the weights belong together.") from error
+    model, report = loaded
     require_weights(path, report["missing_keys"])
     if kind == "causal":
         from distill_dagster.models.steppers import can_step

@@ -181,10 +181,10 @@ def test_an_unknown_pipeline_and_a_missing_config_folder(fresh: Tiny, tmp_path: 
     command(fresh, "run", "parcel").refused("'parcel'", "Did you mean 'parcels'")
     command(fresh, "run", "parcels", "--config", str(tmp_path / "nowhere")).refused("nowhere", "no such folder")
     command(fresh, "export", "parcels", str(tmp_path / "x.jsonl")).refused("parcels/filtered_dataset", "materialized")
-    command(fresh, "audit", "parcels@champion").refused("parcels@champion")
+    command(fresh, "audit", "parcels@champion").refused("parcels@champion", code=3)
     empty = tmp_path / "empty"
     empty.mkdir()
-    command(fresh, "audit", str(empty)).refused("lineage/chain.json")
+    command(fresh, "audit", str(empty)).refused("lineage/chain.json", code=3)
 
 
 def test_an_input_that_was_never_made(fresh: Tiny) -> None:
@@ -209,7 +209,7 @@ def test_a_dagster_home_that_is_none(fresh: Tiny, home: str) -> None:
 
 def test_an_alias_that_nothing_was_promoted_under(fresh: Tiny) -> None:
     said = command(fresh, "audit", "parcels@champion", DISTILL_PREFIX="another")
-    said.refused("parcels@champion", f"{fresh.settings.store}/another", "DISTILL_PREFIX")
+    said.refused("parcels@champion", f"{fresh.settings.store}/another", "DISTILL_PREFIX", code=3)
 
 
 def test_an_output_without_our_signs_ends_no_run(fresh: Tiny) -> None:

@@ -23,7 +23,7 @@ def test_a_data_set_that_nobody_read_stops_the_run(tmp_path: Path) -> None:
     project = tiny.parcels(tmp_path / "parcels")
     (project.folder / "assets_config" / "teacher.yaml").write_text(TEACHER, "utf-8")
     project.append("pipeline.yaml", "review: {critical_errors: {colour: [wrong colour]}, max_upper_bound: 0.2}\n")
-    with pytest.raises(DistillError, match="filtered_dataset: critical_errors"):
+    with pytest.raises(DistillError, match="filtered_dataset: the blocking check 'critical_errors' has not passed"):
         run(project, [*DATA, "initial_student", "student_checkpoint"])
     assert not project.project().store.versions(("parcels", "student_checkpoint"))
     with at_home(project), dg.DagsterInstance.get() as instance:

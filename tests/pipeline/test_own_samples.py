@@ -86,14 +86,14 @@ def test_verdicts_of_the_domain_reward_samples(tmp_path: Path, monkeypatch: pyte
         assert json.loads(sent[row["record_id"]]["facts"])["lines"]
         assert (sent[row["record_id"]]["answer"] is None) == (row["origin"] == "teacher")
 
-    # Another verifier's verdicts are other lessons; the data before them stay.
+    # Another verifier's verdicts are other lessons, and may keep other records; what was asked before them stays.
     again = made.run(MADE)
     assert all(one.reused for one in again.values())
     usual = projects.discover()
     changed = {**usual.found, "finance": replace(usual.found["finance"], verifier_version="2")}
     monkeypatch.setattr(projects, "discover", lambda: Domains(changed))
     stale = made.run(MADE)
-    assert {name for name, one in stale.items() if not one.reused} == {"student_checkpoint"}
+    assert {name for name, one in stale.items() if not one.reused} == {"filtered_dataset", "student_checkpoint"}
 
 
 def test_a_teacher_comments_on_samples(tmp_path: Path) -> None:
