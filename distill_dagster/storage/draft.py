@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 import re
 import shutil
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from distill_dagster.storage.store import Store
 
 PREFIX = ".draft-"
-#: Beside the content of a draft: which process writes it.
-WRITER = "writer.json"
+#: What its folder's name says of a draft's writer: where its number means something, the number, when it started.
+_WRITER = re.compile(re.escape(PREFIX) + r"(?P<place>[0-9a-f]{12})-(?P<pid>\d+)-(?P<started>\w+)-[0-9a-f]{32}")
 #: Seconds without a change after which a draft whose writer cannot be looked up counts as left behind.
 SILENCE = 24 * 3600.0
 _TABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -37,15 +37,12 @@ _TABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 def left_behind(folder: Path) -> bool:
     """Has a draft no writer any more? The lease does not tell: another state folder on the same store has its own.
 
-    A writer on this machine is looked up; one elsewhere, or of a release that left no note, is given up after a day
+    A writer on this machine is looked up; one elsewhere, or one that the name does not tell, is given up after a day
     without a change.
     """
-    try:
-        said = json.loads((folder / WRITER).read_text("utf-8"))
-        if said["place"] == place():
-            return started(said["pid"]) != said["started"]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+    said = _WRITER.fullmatch(folder.name)
+    if said is not None and said["place"] == _here():
+        return started(int(said["pid"])) != said["started"]
     try:
         newest = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
     except OSError:  # it changes under our eyes
@@ -53,18 +50,25 @@ def left_behind(folder: Path) -> bool:
     return time.time() - newest > SILENCE
 
 
+def _here() -> str:
+    return hashlib.sha256(place().encode("utf-8", "replace")).hexdigest()[:12]
+
+
+def _name() -> str:
+    """A new draft's name. The writer stands in it and not in a file: a kill leaves no draft that names nobody."""
+    pid = os.getpid()
+    return f"{PREFIX}{_here()}-{pid}-{started(pid)}-{uuid.uuid4().hex}"
+
+
 class Draft:
     """A version being written. Nothing is visible to readers before `Store.seal`."""
 
     def __init__(self, store: Store, key: Key) -> None:
         self.store, self.key = store, key
-        self.folder = store.drafts(key) / f"{PREFIX}{uuid.uuid4().hex}"
+        self.folder = store.drafts(key) / _name()
         try:
             make_folder(self.folder / "content")
             make_folder(self.folder / "side")
-            pid = os.getpid()
-            said = {"place": place(), "pid": pid, "started": started(pid)}
-            (self.folder / WRITER).write_text(json.dumps(said), encoding="utf-8")
         except OSError as error:
             raise store_error(error, self.folder) from error
         self.tables: dict[str, dict[str, Any]] = {}

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from distill_dagster.errors import StoreError
 from distill_dagster.lineage.chain import content_root
 from distill_dagster.records import tables
+from distill_dagster.storage.draft import PREFIX
 from distill_dagster.storage.names import DamagedError
 from distill_dagster.storage.store import Draft, Store
 from storage.samples import KEY, run_record
@@ -144,27 +146,33 @@ def test_an_action_is_forgotten_with_its_version_and_with_its_run(store: Store, 
 def test_drafts_of_dead_writers_are_cleared_and_no_version(store: Store, seal) -> None:
     dead = store.draft(KEY)
     dead.write_json("labels.json", ["a"])
-    _written_by(dead, started="a process number in new hands")
+    _written_by(dead, started="0")
+    hardly_begun = store.draft(KEY)
+    for folder in (hardly_begun.content, hardly_begun.side):
+        folder.rmdir()
+    _written_by(hardly_begun, started="0")
     torn = dead.folder.parent / ".head.json.0123abcd.tmp"
     torn.write_bytes(b"{")
     assert store.versions(KEY) == []
     seal(store)
-    assert not dead.folder.exists() and not torn.exists()
+    assert not dead.folder.exists() and not hardly_begun.folder.exists() and not torn.exists()
     assert not list(dead.folder.parent.glob(".*"))
     assert len(store.versions(KEY)) == 1
 
 
-def _written_by(draft: Draft, **changed: object) -> None:
-    """Change what a draft says of its writer."""
-    note = draft.folder / "writer.json"
-    note.write_text(json.dumps({**json.loads(note.read_text("utf-8")), **changed}), "utf-8")
+def _written_by(draft: Draft, **changed: str) -> None:
+    """Change what a draft's name says of its writer."""
+    start, place, pid, started, ending = draft.folder.name.rsplit("-", 4)
+    said = {"place": place, "pid": pid, "started": started, **changed}
+    name = "-".join([start, said["place"], said["pid"], said["started"], ending])
+    draft.folder = draft.folder.rename(draft.folder.with_name(name))
 
 
 def test_a_draft_of_a_live_writer_stays(store: Store, seal) -> None:
     """Another state folder on this store has leases of its own, so that only the writer itself vouches for a draft."""
     here, elsewhere, bare = (store.draft(KEY) for _ in range(3))
-    _written_by(elsewhere, place="elsewhere//", pid=1)
-    (bare.folder / "writer.json").unlink()
+    _written_by(elsewhere, place="e15e33e4e000", pid="1")
+    bare.folder = bare.folder.rename(bare.folder.with_name(f"{PREFIX}{uuid.uuid4().hex}"))
     seal(store)
     assert here.folder.exists() and elsewhere.folder.exists() and bare.folder.exists()
     days_ago = time.time() - 25 * 3600
