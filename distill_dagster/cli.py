@@ -83,7 +83,10 @@ def run(
 
 
 def _run(project: Any, pipeline: str, select: list[str], dagster: bool = True) -> None:
+    from distill_dagster.stages import packages
+
     nodes = project.select(pipeline, select)
+    packages.require(project, nodes)
     with console.bars() as bars:
         if dagster:
             from distill_dagster.assets.launch import run_job

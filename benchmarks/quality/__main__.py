@@ -12,7 +12,7 @@ Parts, each a module of this folder that says what its arms are:
     verdicts    does a student that learns from verdicts on its own answers pass its teacher?
     cost        what teacher and student take to serve
 
-Every arm is tried with three learning rates on D_val and a seed of its own; then come `--seeds` paired seeds. Cells
+Every arm is tried with two learning rates on D_val and a seed of its own; then come `--seeds` paired seeds. Cells
 that are measured are not measured again, so a study that was stopped goes on. With a GPU the trainings of `banking` and
 `writers` run there, side by side.
 """

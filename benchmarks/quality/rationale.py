@@ -25,8 +25,8 @@ PART = "rationale"
 DOMAIN, TASK = "medicine", "dose"
 BASELINE = "label_only"
 ARMS = (BASELINE, "multi_task", "in_answer")
-SIZES = (1000, 300)
-RATES = (2e-3, 4e-3, 8e-3)
+SIZES = (1000,)
+RATES = (4e-3, 8e-3)
 STEPS, BATCH_TOKENS, LENGTH = 600, 2048, 256
 #: Share of the explanations' loss in `multi_task`: the library's default.
 WEIGHT = 0.5

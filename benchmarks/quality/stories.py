@@ -56,10 +56,10 @@ LATER = tuple(THEN + arm for arm in ARMS if arm != "sft")
 DEFAULT = (BASELINE, "forward", START, *LATER)
 MEASURES = {"forward": "KL(teacher ‖ student), its samples", "reverse": "KL(student ‖ teacher), own samples"}
 #: From nothing, and of a student that knows something.
-RATES, LATER_RATES = (5e-3, 1e-2, 2e-2), (2.5e-3, 5e-3, 1e-2)
+RATES, LATER_RATES = (5e-3, 1e-2), (5e-3, 1e-2)
 #: Tokens of a story that are given, and most tokens that a student goes on for.
 OPENING, ROOM = 16, 64
-STEPS, BATCH_TOKENS, LENGTH = 300, 2048, 256
+STEPS, BATCH_TOKENS, LENGTH = 200, 2048, 256
 TUNING_SEED, LATER_SEED = 1000, 500
 
 

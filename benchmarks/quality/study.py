@@ -22,7 +22,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 #: Every arm of a part is tried with so many learning rates, on D_val, with a seed that no result is of.
-TRIALS = 3
+TRIALS = 2
 TUNING = "tuning"
 
 

@@ -39,7 +39,7 @@ SIZES = (30, 100, 300, 1000)
 #: Learning rates are tried with so many prompts, and hold for every number of them.
 TUNED_AT = 1000
 #: From the base student, and from a model that knows the task already.
-RATES = {True: (2e-3, 4e-3, 8e-3), False: (1e-4, 3e-4, 1e-3)}
+RATES = {True: (4e-3, 8e-3), False: (3e-4, 1e-3)}
 #: Samples a prompt, and their temperature: nearly as often right as greedy answers, and most groups are still mixed.
 GROUP, TEMPERATURE = 8, 0.7
 #: Prompts of one sampling of `grpo`. The divergence from the start has no weight: with one, groups of equal verdicts

@@ -16,8 +16,9 @@ from study import TRIALS, TUNING, Cell, Study, name_of, trials
 
 PART = "writers"
 ARMS = ("encoder", "causal", "encoder_control", "causal_control")
-RATES = (1e-3, 2e-3, 4e-3)
-STEPS, RECORDS, VOCABULARY = 400, 64, 2048
+#: Learning rates of the trials: an encoder from nothing learns nothing at higher ones.
+RATES = {"encoder": (5e-4, 1e-3), "causal": (1e-3, 2e-3)}
+STEPS, RECORDS, VOCABULARY = 240, 64, 2048
 
 
 def cells(options: dict[str, Any]) -> list[Cell]:
@@ -67,7 +68,7 @@ def run(study: Study, cell: Cell) -> dict[str, Any]:
     recipe = Recipe(
         steps=max(2, round(STEPS * study.options["scale"])),
         batch_tokens=max(MAX_LENGTH, round(RECORDS * mean)),
-        learning_rate=study.rate(cell, RATES),
+        learning_rate=study.rate(cell, RATES["encoder" if encoder else "causal"]),
         warmup_steps=30,
         max_length=MAX_LENGTH,
         seed=seed,

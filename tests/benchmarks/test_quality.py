@@ -90,12 +90,30 @@ def test_the_learning_rate_is_the_one_that_did_best_on_the_validation_records(st
     """The lowest of equals; a trial has its own."""
     from study import TUNING, Cell, name_of
 
-    for trial, score in enumerate((0.5, 0.7, 0.7)):
-        study.keep(name_of("banking", "labels", 1000, TUNING, trial), {"validation": score})
-    rates = (1e-4, 2e-4, 4e-4)
-    assert study.rate(Cell("banking", "labels", 1000, 1), rates) == 2e-4
-    assert study.rate(Cell("banking", "labels", 300, 1), rates, 1000) == 2e-4
-    assert study.rate(Cell("banking", "labels", 1000, TUNING, 2), rates) == 4e-4
+    rates = (1e-4, 2e-4)
+    for scores, best in (((0.5, 0.7), 2e-4), ((0.7, 0.7), 1e-4), ((0.7, 0.5), 1e-4)):
+        for trial, score in enumerate(scores):
+            study.keep(name_of("banking", "labels", 1000, TUNING, trial), {"validation": score})
+        assert study.rate(Cell("banking", "labels", 1000, 1), rates) == best
+        assert study.rate(Cell("banking", "labels", 300, 1), rates, 1000) == best
+    assert study.rate(Cell("banking", "labels", 1000, TUNING, 1), rates) == 2e-4
+
+
+def test_every_part_has_a_learning_rate_a_trial(study):
+    """And what is measured unasked leaves no arm without the cells that it needs."""
+    import banking
+    import rationale
+    import stories
+    import verdicts
+    import writers
+    from study import TRIALS
+
+    rates = [banking.RATES, stories.RATES, stories.LATER_RATES, rationale.RATES]
+    rates += [*writers.RATES.values(), *verdicts.RATES.values()]
+    assert {len(set(some)) for some in rates} == {TRIALS}
+    for part in (banking, stories, verdicts):
+        arms = {cell.arm for cell in part.cells(study.options)}
+        assert set(part.DEFAULT) < arms
 
 
 def test_distributions_of_the_control_arms():

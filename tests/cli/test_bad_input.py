@@ -4,6 +4,7 @@ import json
 import resource
 import shutil
 import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -210,6 +211,23 @@ def test_a_dagster_home_that_is_none(fresh: Tiny, home: str) -> None:
 def test_an_alias_that_nothing_was_promoted_under(fresh: Tiny) -> None:
     said = command(fresh, "audit", "parcels@champion", DISTILL_PREFIX="another")
     said.refused("parcels@champion", f"{fresh.settings.store}/another", "DISTILL_PREFIX", code=3)
+
+
+@pytest.mark.parametrize(
+    ("option", "package", "extra"),
+    [("adapter: {kind: lora}", "peft", "peft"), ("trainer: trl, objective: {dpo: {}}", "trl", "trl")],
+)
+def test_a_package_that_training_needs_is_missed_before_the_teacher_is_asked(
+    fresh: Tiny, monkeypatch: pytest.MonkeyPatch, option: str, package: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    fresh.edit("pipeline.yaml", "steps: 6", f"steps: 6, {option}")
+    if package == "trl":
+        fresh.append("pipeline.yaml", "knowledge: [labeling, {name: feedback, method: compare}]\n")
+    command(fresh, "run", "parcels").refused("parcels/", f"package {package}", f"distill-dagster[{extra}]")
+    assert fresh.sealed()["parcels/teacher_outputs"] == []
+    said = command(fresh, "run", "parcels", "--select", "seed_set")
+    assert said.code == 0, said
 
 
 def test_an_output_without_our_signs_ends_no_run(fresh: Tiny) -> None:
