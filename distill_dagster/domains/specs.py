@@ -15,7 +15,7 @@ def task_specs(source: SourceConfig, domain: Domain, base_dir: Path) -> list[Tas
     """The tasks of a source, complete. Reads the seed files of a label task that lists no labels.
 
     Raises:
-        SourceError: Such a task has fewer than two different answers in its seed files.
+        SourceError: Such a task has fewer than two different answers in its seed files, or one number written twice.
     """
     own = {spec.name: spec for spec in source.define}
     shipped = {task.name: task for task in domain.tasks}
@@ -37,6 +37,13 @@ def _complete(spec: TaskSpec, source: SourceConfig, base_dir: Path) -> Task:
                 "Map `columns.answer`, or list the `labels`.",
             )
         labels = tuple(dict.fromkeys(labels))
+        doubled = next((label for label in labels if f"{label}.0" in labels), None)
+        if doubled is not None:
+            raise SourceError(
+                f"source {source.key}, task {spec.name}",
+                f"the seed files hold both {doubled!r} and '{doubled}.0' as answers, which would be two labels.",
+                "Write the number in one way. If they are two labels, list the `labels`.",
+            )
     return Task(
         name=spec.name,
         kind=spec.kind,
