@@ -64,7 +64,7 @@ def _broken(error: str) -> tuple[str, str]:
         )
     if "unexpected end of data" in error:
         return "not CSV: the file ends inside quotes.", "A quote in this record is never closed."
-    return f"not CSV: {error}.", "Check the quotes of this record."
+    return f"not CSV: {error}.", "Check the quotes of this record: inside quotes a quote is written twice."
 
 
 def _header(header: list[str], place: str, separator: str, columns: Sequence[str]) -> list[str]:

@@ -23,7 +23,9 @@ def parquet(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, str, Mapp
 
     try:
         file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
+    except UnicodeDecodeError as error:
+        raise SourceError(str(path), f"a column's name is not UTF-8 ({error}).", "Rename the column.") from None
+    except (pa.ArrowException, OSError) as error:
         raise SourceError(
             str(path), f"not a parquet file ({str(error).splitlines()[0]}).", "Is it whole? Does `format` say so?"
         ) from None

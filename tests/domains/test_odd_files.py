@@ -151,6 +151,13 @@ def test_an_odd_file_is_refused_by_place_reason_and_next_step(
     assert caught.value.place.startswith(str(tmp_path / name)) and caught.value.next_step
 
 
+def test_a_column_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a"], "odd__": ["b"]}), tmp_path / "a.parquet", store_schema=False)
+    content = (tmp_path / "a.parquet").read_bytes().replace(b"odd__", b"odd\xff\xfe")
+    with pytest.raises(SourceError, match=r"a\.parquet: a column's name is not UTF-8"):
+        read(tmp_path, "a.parquet", content, columns={"input": "text"})
+
+
 def test_a_tsv_with_commas_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"a\.tsv:1: the columns are separated by commas, not by tabs"):
         read(tmp_path, "a.tsv", "text,label\na,b\n")

@@ -168,11 +168,19 @@ def test_a_label_that_the_task_does_not_have_names_the_record_of_a_csv_file(tmp_
         table(config, tmp_path)
 
 
-def test_one_number_written_twice_is_no_pair_of_labels(tmp_path: Path) -> None:
-    rows = [{**row, "label": label} for row, label in zip(made(3), (1, 1.0, 0), strict=True)]
-    with pytest.raises(SourceError, match=r"both '1' and '1.0'.*list the `labels`"):
+@pytest.mark.parametrize(
+    ("one", "other", "words"),
+    [
+        (1, 1.0, "both '1' and '1.0'"),
+        ("caf\u00e9", "cafe\u0301", r"both 'cafe\\u0301' and 'caf\\xe9'"),
+        ("New York", "New\u00a0York", r"both 'New York' and 'New\\xa0York'"),
+    ],
+)
+def test_one_label_in_two_spellings_is_no_pair_of_labels(tmp_path: Path, one: Any, other: Any, words: str) -> None:
+    rows = [{**row, "label": label} for row, label in zip(made(3), (one, other, 0), strict=True)]
+    with pytest.raises(SourceError, match=f"{words}.*list the `labels`"):
         sampler.task_specs(data_source(rows, made(2, 100), tmp_path), generic(), tmp_path)
-    define = [{"name": "colour", "kind": "label", "labels": ["1", "1.0", "0"]}]
+    define = [{"name": "colour", "kind": "label", "labels": [str(one), str(other), "0"]}]
     config = data_source(rows, made(2, 100), tmp_path, define=define)
     assert len(sampler.task_specs(config, generic(), tmp_path)[0].labels) == 3
 
