@@ -1,25 +1,26 @@
 """Raw rows of local files: JSONL, CSV and parquet, each a function `(path, columns) -> (number, place, row)`.
 
 `number` counts from 1: the line of a JSONL file, the record of a CSV file, the row of a parquet file. `place` is the
-path with the line or row, for messages. Only parquet looks at `columns`, to read no others.
+path with the line or row, for messages. Only parquet looks at `columns`, to read no others; CSV has them for messages.
 """
 
 from __future__ import annotations
 
-import codecs
-import csv
-import json
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from distill_dagster.config import paths
+from distill_dagster.domains.delimited import delimited
+from distill_dagster.domains.json_lines import jsonl
+from distill_dagster.domains.parquet_rows import parquet
 from distill_dagster.errors import SourceError
 
 Rows = Iterator[tuple[int, str, Mapping[str, Any]]]
 
-#: Characters in one CSV field. More means an unclosed quote that swallowed the rest of the file.
-MAX_FIELD = 8 * 2**20
+READERS: dict[str, Callable[[Path, Sequence[str]], Rows]] = {"jsonl": jsonl, "csv": delimited, "parquet": parquet}
 
 _SUFFIXES = {
     ".jsonl": "jsonl",
@@ -29,130 +30,57 @@ _SUFFIXES = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x1f\x8b": "gzip", b"PAR1": "parquet"}
+_PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+_WORKBOOKS = (".xlsx", ".xls", ".ods")
 
 
 def guess(path: Path, declared: str | None) -> str:
-    """The declared format, or the one that the file name says."""
+    """The declared format, or the one that the file name says, in capitals or not."""
     if declared is not None:
         return declared
-    if path.suffix.lower() not in _SUFFIXES:
-        raise SourceError(str(path), f"the name {path.name!r} does not tell the format.", "Give `format`.")
-    return _SUFFIXES[path.suffix.lower()]
+    suffix = path.suffix.lower()
+    if suffix in _SUFFIXES:
+        return _SUFFIXES[suffix]
+    if suffix in _PACKED:
+        raise SourceError(str(path), "packed files are not read.", "Unpack it, and name what was in it.")
+    if suffix in _WORKBOOKS:
+        raise SourceError(str(path), "workbooks are not read.", "Save its sheet as `CSV UTF-8`.")
+    if suffix == ".json":
+        step = "Where each line is an object, give `format: jsonl`; else `jq -c '.[]' in.json > out.jsonl` makes it so."
+        raise SourceError(str(path), "a file that is one JSON document is not read.", step)
+    reason = f"the name {path.name!r} does not tell the format."
+    raise SourceError(str(path), reason, "Give `format`: jsonl, csv or parquet.")
 
 
-def lines(path: Path) -> Generator[tuple[int, str], None, None]:
-    """Decoded lines with their numbers from 1, line ends kept; a byte order mark is dropped.
+def locate(written: str, base_dir: Path, field: str = "path") -> Path:
+    """The file on this machine that `field` of a YAML file in `base_dir` names.
 
     Raises:
-        SourceError: A byte that is not UTF-8, with its line and offset in the file.
+        SourceError: No file lies there, or it may not be read.
     """
-    offset = 0
+    path = paths.resolve(written, base_dir, f"{field}: {written}")
+    step = f"`{field}: {written}` is relative to the YAML file's folder, {base_dir}."
+    if path.is_dir():
+        raise SourceError(str(path), "is a folder, not a file.", f"Name a file in it. {step}")
+    if not path.is_file():
+        raise SourceError(str(path), "no such file.", step)
+    if not os.access(path, os.R_OK):
+        raise SourceError(str(path), "may not be read by this user.", "Give this user the right to read it.")
+    return path
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, 64 hex digits."""
     with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
-            if number == 1:
-                for mark, kind in _MARKS.items():
-                    if raw.startswith(mark):
-                        raise SourceError(str(path), f"the file is {kind}, not text in UTF-8.", "Convert it first.")
-            if number == 1 and raw.startswith(codecs.BOM_UTF8):
-                raw = raw.removeprefix(codecs.BOM_UTF8)
-                offset = len(codecs.BOM_UTF8)
-            try:
-                yield number, raw.decode()
-            except UnicodeDecodeError as error:
-                reason = f"not UTF-8: byte 0x{raw[error.start]:02x} at offset {offset + error.start}."
-                raise SourceError(f"{path}:{number}", reason, "Save the file as UTF-8.") from None
-            offset += len(raw)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
+def unchanged(path: Path, before: str) -> None:
+    """Refuse a file whose digest is not what it was before it was read.
 
-
-def jsonl(path: Path, columns: Sequence[str]) -> Rows:
-    """One JSON object a line; blank lines are skipped."""
-    with closing(lines(path)) as found:  # an error below must not leave the file to the garbage collector
-        for number, text in found:
-            if not text.strip():
-                continue
-            place = f"{path}:{number}"
-            try:
-                row = json.loads(text, parse_constant=_no_constant)
-            except json.JSONDecodeError as error:
-                hint = (
-                    "The file is one JSON document, not a JSON object a line."
-                    if number == 1 and text.strip() in "[{"
-                    else ""
-                )
-                raise SourceError(place, f"not JSON: {error.msg} at column {error.colno}.", hint) from None
-            except (ValueError, RecursionError) as error:
-                raise SourceError(place, f"not JSON: {error}.") from None
-            if not isinstance(row, dict):
-                raise SourceError(place, f"a line must hold a JSON object, not {type(row).__name__}.")
-            yield number, place, row
-
-
-def delimited(path: Path, columns: Sequence[str]) -> Rows:
-    """CSV with a header line (RFC 4180), or tab-separated where the name ends in .tsv."""
-    if csv.field_size_limit() < MAX_FIELD:
-        csv.field_size_limit(MAX_FIELD)
-    with closing(lines(path)) as found:
-        reader = csv.reader((text for _, text in found), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
-        header: list[str] | None = None
-        number = 0
-        while True:
-            start = reader.line_num + 1
-            place = f"{path}:{start}"
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                if "field limit" in str(error):
-                    reason = f"a field is longer than {MAX_FIELD} characters."
-                    raise SourceError(place, reason, "A quote that is never closed looks like this.") from None
-                raise SourceError(place, f"not CSV: {error}.", "Check the quotes of this record.") from None
-            if not cells:
-                continue
-            if header is None:
-                header = [cell.strip() for cell in cells]
-                doubled = [cell for cell in header if header.count(cell) > 1]
-                if doubled:
-                    raise SourceError(place, f"the header names column {doubled[0]!r} twice.")
-                continue
-            number += 1
-            if len(cells) != len(header):
-                reason = f"the record has {len(cells)} fields, the header {len(header)}."
-                raise SourceError(place, reason, "Put fields that hold a separator or a line break in quotes.")
-            yield number, place, dict(zip(header, (cell or None for cell in cells), strict=True))
-
-
-def parquet(path: Path, columns: Sequence[str]) -> Rows:
-    """Rows of a parquet file; only the columns that are mapped are read."""
-    import pyarrow as pa
-    from pyarrow import parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise SourceError(str(path), f"not a parquet file ({str(error).splitlines()[0]}).") from None
-    with file:
-        known = file.schema_arrow.names
-        wanted = []
-        for column in columns:
-            top = column if column in known else column.split(".")[0]
-            if top not in known:
-                raise SourceError(str(path), f"the file has no column {column!r}.", f"It has: {', '.join(known)}.")
-            wanted.append(top)
-        number = 0
-        try:
-            for batch in file.iter_batches(batch_size=1024, columns=list(dict.fromkeys(wanted))):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, f"{path}:row {number}", row
-        except (pa.ArrowException, OSError) as error:
-            reason = f"damaged after row {number} ({str(error).splitlines()[0]})."
-            raise SourceError(str(path), reason, "Fetch the file again.") from None
-
-
-READERS: dict[str, Callable[[Path, Sequence[str]], Rows]] = {"jsonl": jsonl, "csv": delimited, "parquet": parquet}
+    Raises:
+        SourceError: Its rows would be filed under the digest of others.
+    """
+    if sha256(path) != before:
+        step = "Run again once nothing writes to it."
+        raise SourceError(str(path), "the file was changed while it was read.", step)

@@ -17,7 +17,7 @@ def label(datafile: DataFile) -> str:
 
 
 def rows(datafile: DataFile) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
-    """`(number, place, row)` of the split, class numbers replaced by their names.
+    """`(number, place, row)` of the split, class numbers replaced by their names; -1, a row without a class, is None.
 
     Raises:
         SourceError: The hub cannot be reached and the cache has nothing; the card's licence is not the declared one.
@@ -28,8 +28,8 @@ def rows(datafile: DataFile) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
     features = data.features
     for number, row in enumerate(data, start=1):
         named = {
-            column: features[column].int2str(value)
-            if isinstance(value, int) and hasattr(features[column], "int2str") and value >= 0
+            column: (features[column].int2str(value) if value >= 0 else None)
+            if isinstance(value, int) and hasattr(features[column], "int2str")
             else value
             for column, value in row.items()
         }

@@ -1,5 +1,8 @@
 """Real sources: rows of a JSONL, CSV or parquet file, or of a hub data set, through a column mapping.
 
+A value is missing where it is null, NaN, or text that is empty or white space alone,
+in every format alike.
+
 Every fault is a `SourceError` that names the file and the line (JSONL, CSV) or row (parquet, hub).
 """
 
@@ -7,7 +10,8 @@ from __future__ import annotations
 
 import datetime
 import decimal
-import hashlib
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,7 @@ from distill_dagster.config import paths
 from distill_dagster.config.models import Columns, DataFile
 from distill_dagster.config.registry import nearest
 from distill_dagster.domains import formats, hub
+from distill_dagster.domains.json_lines import kind
 from distill_dagster.errors import SourceError
 
 #: Who may speak in a conversation. Whoever is no assistant speaks as a user to a model: see knowledge/prompts.py.
@@ -77,24 +82,18 @@ def _origin(datafile: DataFile, base_dir: Path) -> tuple[str, Iterable[tuple[int
     if datafile.hub is not None:
         return hub.label(datafile), hub.rows(datafile)
     path = locate(datafile, base_dir)
-    kind = formats.guess(path, datafile.format)
     wanted = [datafile.columns.input] if isinstance(datafile.columns.input, str) else list(datafile.columns.input)
     wanted += [name for name in (getattr(datafile.columns, field) for field in (*_REQUIRED[1:], *_OPTIONAL)) if name]
-    return str(path), formats.READERS[kind](path, [*wanted, *datafile.where])
+    return str(path), formats.READERS[formats.guess(path, datafile.format)](path, [*wanted, *datafile.where])
 
 
 def locate(datafile: DataFile, base_dir: Path) -> Path:
     """The file on this machine.
 
     Raises:
-        SourceError: No file lies there.
+        SourceError: No file lies there, or it may not be read.
     """
-    written = str(datafile.path)
-    path = paths.resolve(written, base_dir, f"data file {written}")
-    if not path.is_file():
-        reason = "is a folder, not a file." if path.is_dir() else "no such file."
-        raise SourceError(str(path), reason, f"`path: {written}` is relative to the YAML file's folder, {base_dir}.")
-    return path
+    return formats.locate(str(datafile.path), base_dir)
 
 
 def digests(datafiles: Sequence[DataFile], base_dir: Path) -> dict[str, str]:
@@ -104,11 +103,22 @@ def digests(datafiles: Sequence[DataFile], base_dir: Path) -> dict[str, str]:
         if datafile.hub is not None:
             found[hub.label(datafile)] = str(datafile.revision)
         else:
-            found[f"file:{datafile.path}"] = _sha256(locate(datafile, base_dir))
+            found[f"file:{datafile.path}"] = formats.sha256(locate(datafile, base_dir))
         if datafile.opening is not None:
             folder = paths.resolve(datafile.opening.tokenizer, base_dir, "opening.tokenizer")
-            found[f"tokenizer:{datafile.opening.tokenizer}"] = _sha256(_tokenizer_file(folder))
+            found[f"tokenizer:{datafile.opening.tokenizer}"] = formats.sha256(_tokenizer_file(folder))
     return found
+
+
+def unchanged(datafiles: Sequence[DataFile], base_dir: Path, before: Mapping[str, str]) -> None:
+    """Refuse files that are not those whose `digests` were taken before they were read.
+
+    Raises:
+        SourceError: Another program wrote to one meanwhile.
+    """
+    for datafile in datafiles:
+        if datafile.hub is None:
+            formats.unchanged(locate(datafile, base_dir), before[f"file:{datafile.path}"])
 
 
 def source_id(datafile: DataFile) -> str:
@@ -116,6 +126,18 @@ def source_id(datafile: DataFile) -> str:
     if datafile.hub is not None:
         return hub.label(datafile)
     return f"file:{Path(str(datafile.path)).name}"
+
+
+def place_of(datafile: DataFile, number: int) -> str:
+    """Where the row of that number stands, in the words of the reader's own messages where they need no other count.
+
+    A record of a CSV file may be several lines, so it is called a record.
+    """
+    if datafile.hub is not None:
+        return f"{hub.label(datafile)}:row {number}"
+    named = formats.guess(Path(str(datafile.path)), datafile.format)
+    counted = {"jsonl": "", "csv": "record "}.get(named, "row ")
+    return f"{datafile.path}:{counted}{number}"
 
 
 def find(row: Mapping[str, Any], column: str) -> Any:
@@ -126,7 +148,7 @@ def find(row: Mapping[str, Any], column: str) -> Any:
     for step in column.split("."):
         if isinstance(value, Mapping) and step in value:
             value = value[step]
-        elif isinstance(value, list) and step.lstrip("-").isdigit() and -len(value) <= int(step) < len(value):
+        elif isinstance(value, list) and re.fullmatch(r"-?[0-9]+", step) and -len(value) <= int(step) < len(value):
             value = value[int(step)]
         else:
             return MISSING
@@ -137,6 +159,8 @@ def equals(value: Any, wanted: str | int | bool) -> bool:
     """Is it the wanted value? Text compares with a number by its writing, since CSV holds text alone."""
     if isinstance(value, str) and not isinstance(wanted, str):
         return value.lower() == str(wanted).lower() if isinstance(wanted, bool) else value == str(wanted)
+    if type(wanted) is int and isinstance(value, (float, decimal.Decimal)):
+        return value == wanted  # a column of whole numbers with a gap is one of floats in pandas
     return type(value) is type(wanted) and value == wanted
 
 
@@ -156,7 +180,7 @@ def _mapped(
             parts.append("\n".join(text for _, text in entry["turns"]))
             continue
         text = as_text(value, place, column)
-        if text is None or not text.strip():
+        if text is None:
             raise SourceError(place, f"the input column {column!r} is empty.", "Leave such rows out of the file.")
         parts.append(text)
     entry["input"] = "\n\n".join(parts)
@@ -172,8 +196,9 @@ def _mapped(
             entry[field] = None
         elif field == "choices":
             if not isinstance(value, list):
-                raise SourceError(place, f"column {column!r} holds {_kind(value)}, not a list of choices.")
-            entry[field] = [as_text(choice, place, column) for choice in value]
+                step = "JSONL and parquet hold lists; CSV cannot."
+                raise SourceError(place, f"column {column!r} holds {kind(value)}, not a list of choices.", step)
+            entry[field] = [_choice(choice, place, f"{column}.{at}") for at, choice in enumerate(value)]
         else:
             entry[field] = as_text(value, place, column)
     return entry
@@ -190,7 +215,7 @@ def _turns(value: list[Any], place: str, column: str) -> list[tuple[str, str]]:
         role, text = turn["role"], as_text(turn["content"], place, f"{here}.content")
         if role not in ROLES:
             raise SourceError(place, f"{here}.role is {role!r}.", f"It is one of {', '.join(ROLES)}.")
-        if text is None or not text.strip():
+        if text is None:
             raise SourceError(place, f"the turn {here!r} is empty.", "Leave such rows out of the file.")
         turns.append((role, text))
     if not turns or turns[-1][0] == "assistant":
@@ -208,33 +233,37 @@ def _required(row: Mapping[str, Any], column: str, place: str) -> Any:
     return value
 
 
-def _kind(value: Any) -> str:
-    return {dict: "an object", list: "a list", bytes: "bytes"}.get(type(value), type(value).__name__)
+def _choice(value: Any, place: str, column: str) -> str:
+    text = as_text(value, place, column)
+    if text is None:
+        raise SourceError(place, f"the choice {column!r} is empty.", "Leave it out of the list, or say it in words.")
+    return text
 
 
 def as_text(value: Any, place: str, column: str) -> str | None:
-    """A scalar as text, in the way JSON writes it; None stays None."""
+    """A scalar as text, in the way JSON writes it; None where it is missing."""
     if value is None:
         return None
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float, decimal.Decimal)):
+        if isinstance(value, float) and math.isnan(value):  # how pandas writes a gap in a column of numbers
+            return None
+        if isinstance(value, float) and math.isinf(value):
+            reason = f"column {column!r} holds a number that is infinite, or larger than a float can be."
+            raise SourceError(place, reason, "Write it as text.")
         return str(value)
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
     if not isinstance(value, str):
-        reason = f"column {column!r} holds {_kind(value)}, not text."
-        raise SourceError(place, reason, f"Name one value inside it, such as `{column}.0` or `{column}.text`.")
+        inside = isinstance(value, (Mapping, list))
+        step = f"Name one value inside it, such as `{column}.0` or `{column}.text`." if inside else "Write it as text."
+        raise SourceError(place, f"column {column!r} holds {kind(value)}, not text.", step)
     try:
         value.encode()
     except UnicodeEncodeError:
         raise SourceError(place, f"column {column!r} holds half a surrogate pair, which is no text.") from None
-    return value
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return value if value.strip() else None
 
 
 def _tokenizer_file(folder: Path) -> Path:
@@ -262,7 +291,7 @@ class _Opening:
         elif isinstance(value, list) and all(type(token) is int for token in value):
             ids = value
         else:
-            raise SourceError(place, f"column {column!r} holds {_kind(value)}, not text or a list of token ids.")
+            raise SourceError(place, f"column {column!r} holds {kind(value)}, not text or a list of token ids.")
         text = self.tokenizer.decode(ids[: self.tokens], skip_special_tokens=True)
         if not text.strip():
             raise SourceError(place, f"the first {self.tokens} tokens of column {column!r} hold no text.")

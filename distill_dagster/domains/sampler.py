@@ -126,7 +126,7 @@ def _row(source: SourceConfig, task: Task, data: DataFile, row: dict[str, Any], 
     if task.kind == "label" and answer is not None:
         answer = answer.strip()
         if answer not in task.labels:
-            place = f"{data.path or readers.source_id(data)}:{row['row']}"
+            place = readers.place_of(data, row["row"])
             reason = f"the answer {answer[:80]!r} is none of the {len(task.labels)} labels of task {task.name!r}."
             raise SourceError(place, reason, nearest(answer, task.labels))
     return {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from pathlib import Path
 
 from distill_dagster.config.models import SourceConfig, TaskSpec
@@ -15,13 +17,19 @@ def task_specs(source: SourceConfig, domain: Domain, base_dir: Path) -> list[Tas
     """The tasks of a source, complete. Reads the seed files of a label task that lists no labels.
 
     Raises:
-        SourceError: Such a task has fewer than two different answers in its seed files.
+        SourceError: Such a task has fewer than two different answers in its seed files, or one in two spellings.
     """
     own = {spec.name: spec for spec in source.define}
     shipped = {task.name: task for task in domain.tasks}
     return [
         _complete(own[name], source, base_dir) if name in own else shipped[name] for name in task_names(source, domain)
     ]
+
+
+def _written(label: str) -> str:
+    """The label in one spelling: Unicode form C, white space folded, whole numbers without `.0`."""
+    text = " ".join(unicodedata.normalize("NFC", label).split())
+    return text.removesuffix(".0") if re.fullmatch(r"-?[0-9]+\.0", text) else text
 
 
 def _complete(spec: TaskSpec, source: SourceConfig, base_dir: Path) -> Task:
@@ -37,6 +45,15 @@ def _complete(spec: TaskSpec, source: SourceConfig, base_dir: Path) -> Task:
                 "Map `columns.answer`, or list the `labels`.",
             )
         labels = tuple(dict.fromkeys(labels))
+        alike: dict[str, str] = {}
+        for label in labels:
+            other = alike.setdefault(_written(label), label)
+            if other != label:
+                raise SourceError(
+                    f"source {source.key}, task {spec.name}",
+                    f"the seed files hold both {other!a} and {label!a} as answers, which would be two labels.",
+                    "Write them in one way. If they are two labels, list the `labels`.",
+                )
     return Task(
         name=spec.name,
         kind=spec.kind,

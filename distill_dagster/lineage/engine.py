@@ -69,6 +69,7 @@ class Job:
         draft: Where content goes.
         inputs: Parents' versions by role.
         work: A folder that outlives a crash; the same action finds it again.
+        outside: What lies outside the store, as it was when the action was named.
         notes: Counts, metrics and costs of this run, kept in its run record.
         looks: EGRESS rows of the questions asked so far; the stage seals them with its calls.
         incomplete: What is missing that another run may bring, in a few words; empty where nothing is.
@@ -81,6 +82,7 @@ class Job:
     input_runs: dict[str, str]
     work: Path
     services: Services
+    outside: Mapping[str, Any] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
     looks: list[dict[str, Any]] = field(default_factory=list)
     incomplete: str = ""
@@ -226,7 +228,7 @@ def _materialize(node: Node, store: Store, services: Services) -> Made:
             return Made(node, version, known["run"], action, True, time.time() - started)
         run_id = new_run_id()
         draft = store.draft(node.key)
-        job = Job(node, store, draft, versions, runs, work, services)
+        job = Job(node, store, draft, versions, runs, work, services, outside)
         try:
             node.make(job)
             laws.accounted(key_text(node.key), job.looks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from distill_dagster.config.models import DataFile
 from distill_dagster.domains import readers, sampler
 from distill_dagster.errors import SourceError
 from distill_dagster.filtering._undeclared import undeclared
@@ -16,8 +17,7 @@ VERSION = "1"
 
 def node(source: SourceContext) -> Node:
     """The node `<source>/eval_set`."""
-    reads_seeds = bool(source.config.seeds) and source.config.split.validation > 0
-    files = [*source.config.evaluation, *(source.config.seeds if reads_seeds else ())]
+    reads_seeds = _reads_seeds(source)
     config = source.identity("prompts", *(() if reads_seeds else ("seeds", "split")))
     if reads_seeds:
         config |= source.compared()
@@ -29,16 +29,25 @@ def node(source: SourceContext) -> Node:
         version=VERSION,
         parents=(),
         config=config,
-        outside=lambda: {"files": readers.digests(files, source.folder)},
+        outside=lambda: {"files": readers.digests(_files(source), source.folder)},
         make=lambda job: make(job, source),
         title="Evaluation records in two parts: validation (D_val) and test (D_test)",
     )
+
+
+def _reads_seeds(source: SourceContext) -> bool:
+    return bool(source.config.seeds) and source.config.split.validation > 0
+
+
+def _files(source: SourceContext) -> list[DataFile]:
+    return [*source.config.evaluation, *(source.config.seeds if _reads_seeds(source) else ())]
 
 
 def make(job: Job, source: SourceContext) -> None:
     """Sample or read the evaluation records."""
     job.progress(0, None, "reading evaluation records")
     rows = sampler.records(source.config, source.domain, "evaluation", source.folder, source.limit)
+    readers.unchanged(_files(source), source.folder, job.outside["files"])
     table = tables.build("seed", rows)
     if table.num_rows == 0:
         raise SourceError(

@@ -70,7 +70,7 @@ def from_csv(path: Path, text: str) -> list[Given]:
     """Rows of a CSV file; a spreadsheet may have made its commas semicolons or tabs.
 
     Raises:
-        SourceError: It has no header, lacks a column, or a row has too many cells.
+        SourceError: It has no header, lacks a column or has it twice, or a row has too many cells.
     """
     first = text.partition("\n")[0]
     separator = max(",;\t", key=first.count)
@@ -80,6 +80,9 @@ def from_csv(path: Path, text: str) -> list[Given]:
     missing = [name for name in COLUMNS if name not in header]
     if missing:
         raise SourceError(f"{path}:1", f"column {missing[0]!r} is missing.", "Hand back the file that was exported.")
+    doubled = next((name for name in COLUMNS if header.count(name) > 1), None)
+    if doubled:
+        raise SourceError(f"{path}:1", f"column {doubled!r} stands twice.", "Delete the copy.")
     given = []
     line = reader.line_num + 1
     for cells in reader:

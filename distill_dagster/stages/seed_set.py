@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from distill_dagster.config.models import DataFile
 from distill_dagster.domains import readers, sampler
 from distill_dagster.errors import SourceError
 from distill_dagster.filtering._undeclared import undeclared
@@ -35,7 +36,11 @@ def node(source: SourceContext) -> Node:
 
 def outside(source: SourceContext) -> Mapping[str, Any]:
     """Digests of the data files; a hub set is pinned by its revision already."""
-    return {"files": readers.digests([*source.config.seeds, *source.config.evaluation], source.folder)}
+    return {"files": readers.digests(_files(source), source.folder)}
+
+
+def _files(source: SourceContext) -> list[DataFile]:
+    return [*source.config.seeds, *source.config.evaluation]
 
 
 def make(job: Job, source: SourceContext) -> None:
@@ -46,6 +51,7 @@ def make(job: Job, source: SourceContext) -> None:
         raise SourceError(f"{source.key}/seed_set", "the source has no seed records.", "Check `seeds` or `grammar`.")
     if source.config.leaks == "drop":
         table = _without_leaks(job, source, table)
+    readers.unchanged(_files(source), source.folder, job.outside["files"])
     laws.disjoint(f"{source.key}/seed_set", table, ("messages", "subject_key", "skeleton", "composition"))
     job.draft.write_table("seed", table, by="part")
     job.notes["undeclared_teacher"] = undeclared(table, show=source.config.show_records)

@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distill_dagster.config import paths
 from distill_dagster.config.models import RecordedOptions, identity
 from distill_dagster.config.registry import nearest
 from distill_dagster.domains import formats, readers
@@ -59,8 +58,8 @@ class Backend:
 
     def __init__(self, options: RecordedOptions, folder: Path, *, identity: str) -> None:
         self.options, self.identity = options, identity
-        self._files = [_located(text, folder) for text in options.paths]
-        self.files = [_sha256(path) for path in self._files]
+        self._files = [formats.locate(text, folder, "recorded.path") for text in options.paths]
+        self.files = [formats.sha256(path) for path in self._files]
         self.revision = digest({"files": self.files, "mapping": mapping(options)})
         self._known: dict[str, list[_Answer]] | None = None
 
@@ -93,7 +92,7 @@ class Backend:
         known: dict[str, list[_Answer]] = {}
         present: set[str] = set()
         seen: set[str] = set()
-        for path in self._files:
+        for path, before in zip(self._files, self.files, strict=True):
             kind = formats.guess(path, options.format)
             for _, place, row in formats.READERS[kind](path, columns):
                 seen.update(row)
@@ -101,6 +100,7 @@ class Backend:
                     found = self._answer(entry, place, present)
                     if found is not None:
                         _keep(known.setdefault(self._key(row, place), []), found, options.differ)
+            formats.unchanged(path, before)  # `revision` is the digest of what was there before
         for name in filter(None, (*options.where, options.answer, *self._optional())):
             if name not in present:
                 raise SourceError(str(self._files[0]), f"no row has the column {name!r}.", nearest(name, seen))
@@ -139,7 +139,7 @@ class Backend:
         finish = value(options.finish_reason) or "stop"
         if finish not in FINISH_REASONS:
             raise SourceError(place, f"finish reason {finish!r} is not known.", nearest(finish, FINISH_REASONS))
-        if said is None or not said.strip():
+        if said is None:
             return None
         return _Answer(said.strip(), rationale and rationale.strip(), model or self.identity, finish, place)
 
@@ -148,7 +148,7 @@ class Backend:
         for column in self.options.inputs or [str(self.options.id)]:
             found = readers.find(row, column)
             text = None if found is readers.MISSING else readers.as_text(found, place, column)
-            if text is None or not text.strip():
+            if text is None:
                 raise SourceError(
                     place, f"the record lacks {column!r}, which says what it answers.", nearest(column, row)
                 )
@@ -262,17 +262,3 @@ def _keep(answers: list[_Answer], found: _Answer, differ: str) -> None:
             f"another answer than the one at {answers[0].place} for the same record.",
             "Choose with `where`, or take them as samples: `differ: samples`.",
         )
-
-
-def _located(text: str, folder: Path) -> Path:
-    path = paths.resolve(text, folder, f"recorded file {text}")
-    if not path.is_file():
-        raise SourceError(
-            str(path), "no such file.", f"`recorded.path: {text}` is relative to the YAML file's folder, {folder}."
-        )
-    return path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -35,7 +35,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         if state["error"]:
             raise state["error"]
         state["asked"] = {"path": path, **asked}
-        return Data([{"text": "a", "label": 1}, {"text": "b", "label": 0}])
+        return Data([{"text": "a", "label": 1}, {"text": "b", "label": state.get("second", 0)}])
 
     def download(path: str, name: str, *, repo_type: str, revision: str) -> str:
         if state["error"]:
@@ -67,6 +67,11 @@ def test_rows_with_class_names(hub: dict[str, Any], tmp_path) -> None:
     assert hub["asked"] == {"path": "owner/name", "name": "main", "revision": COMMIT, "split": "train"}
     assert readers.source_id(data(subset="main")) == "hub:owner/name/main:train"
     assert readers.digests([data()], tmp_path) == {"hub:owner/name:train": COMMIT}
+
+
+def test_a_row_without_a_class_has_no_answer(hub: dict[str, Any], tmp_path) -> None:
+    hub["second"] = -1
+    assert [row["answer"] for row in readers.read(data(), tmp_path)] == ["yes", None]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from distill_dagster.config.models import DataFile
-from distill_dagster.domains import formats, readers
+from distill_dagster.domains import delimited, readers
 from distill_dagster.errors import SourceError
 
 
@@ -105,13 +105,13 @@ BAD = [
     ("rows.jsonl", '{"text": null, "label": "b"}\n', ["rows.jsonl:1", "'text' is empty"]),
     ("rows.jsonl", '{"text": "\\ud800", "label": "b"}\n', ["rows.jsonl:1", "surrogate"]),
     ("rows.jsonl", '{"text": NaN, "label": "b"}\n', ["rows.jsonl:1", "NaN is not JSON"]),
-    ("rows.jsonl", '[{"text": "a", "label": "b"}]\n', ["rows.jsonl:1", "a JSON object, not list"]),
-    ("rows.jsonl", '[\n{"text": "a", "label": "b"}\n]\n', ["rows.jsonl:1", "one JSON document"]),
-    ("rows.jsonl", '"a"\n', ["rows.jsonl:1", "a JSON object, not str"]),
-    ("rows.jsonl", "[" * 100_000 + "\n", ["rows.jsonl:1", "not JSON"]),
+    ("rows.jsonl", '[{"text": "a", "label": "b"}]\n', ["rows.jsonl:1", "a JSON array", "one object a line"]),
+    ("rows.jsonl", '[\n{"text": "a", "label": "b"}\n]\n', ["rows.jsonl:1", "a JSON array", "one object a line"]),
+    ("rows.jsonl", '"a"\n', ["rows.jsonl:1", "a JSON object, not text"]),
+    ("rows.jsonl", '{"a":' * 100_000 + "\n", ["rows.jsonl:1", "not JSON"]),
     ("rows.jsonl", b'{"text": "a", "label": "b"}\n{"text": "\xe9"}\n', ["rows.jsonl:2", "0xe9 at offset 38"]),
     ("rows.jsonl", b'\xef\xbb\xbf{"text": "\xe9"}\n', ["rows.jsonl:1", "0xe9 at offset 13"]),
-    ("rows.jsonl", '{"text": "a"}'.encode("utf-16"), ["UTF-16", "Convert"]),
+    ("rows.jsonl", '{"text": "a"}'.encode("utf-16"), ["UTF-16", "Save it as UTF-8"]),
     ("rows.jsonl", b"\x1f\x8b\x08", ["gzip"]),
     ("rows.jsonl", "", ["holds no records"]),
     ("rows.jsonl", "\n\n", ["holds no records"]),
@@ -143,7 +143,7 @@ def test_a_bad_file_names_the_place(tmp_path: Path, name: str, content: str | by
 def test_a_field_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, f"text,label\n{'a' * 200_000},b\n", "rows.csv")
     assert len(rows(tmp_path, data("rows.csv"))[0]["input"]) == 200_000
-    write(tmp_path, f'text,label\na,b\n"{"a" * (formats.MAX_FIELD + 1)}",b\n', "rows.csv")
+    write(tmp_path, f'text,label\na,b\n"{"a" * (delimited.MAX_FIELD + 1)}",b\n', "rows.csv")
     with pytest.raises(SourceError, match=r"rows\.csv:3.*never closed"):
         rows(tmp_path, data("rows.csv"))
 

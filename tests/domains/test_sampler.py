@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_dagster.config.models import SourceConfig, Split
+from distill_dagster.config.models import DataFile, SourceConfig, Split
 from distill_dagster.domains import sampler, split
 from distill_dagster.domains.base import Domain, Item, Task
 from distill_dagster.domains.generic.domain import domain as generic
@@ -156,6 +156,33 @@ def test_a_label_that_the_task_does_not_have_names_file_and_row(tmp_path: Path) 
     config = data_source([*made(3), {"id": "x", "text": "t", "label": "bleu"}], made(2, 100), tmp_path, define=define)
     with pytest.raises(SourceError, match=r"seeds\.jsonl:4: the answer 'bleu' is none of the 2 labels.*'blue'"):
         table(config, tmp_path)
+
+
+def test_a_label_that_the_task_does_not_have_names_the_record_of_a_csv_file(tmp_path: Path) -> None:
+    (tmp_path / "seeds.csv").write_text('text,label\n"two\nlines",red\nmore,bleu\n')
+    define = [{"name": "colour", "kind": "label", "labels": ["red", "blue"]}]
+    config = data_source(made(3), made(2, 100), tmp_path, define=define)
+    seeds = [{"path": "seeds.csv", "task": "colour", "licence": "MIT", "columns": {"input": "text", "answer": "label"}}]
+    config = config.model_copy(update={"seeds": [DataFile.model_validate(data) for data in seeds]})
+    with pytest.raises(SourceError, match=r"seeds\.csv:record 2: the answer 'bleu'"):
+        table(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "words"),
+    [
+        (1, 1.0, "both '1' and '1.0'"),
+        ("caf\u00e9", "cafe\u0301", r"both 'cafe\\u0301' and 'caf\\xe9'"),
+        ("New York", "New\u00a0York", r"both 'New York' and 'New\\xa0York'"),
+    ],
+)
+def test_one_label_in_two_spellings_is_no_pair_of_labels(tmp_path: Path, one: Any, other: Any, words: str) -> None:
+    rows = [{**row, "label": label} for row, label in zip(made(3), (one, other, 0), strict=True)]
+    with pytest.raises(SourceError, match=f"{words}.*list the `labels`"):
+        sampler.task_specs(data_source(rows, made(2, 100), tmp_path), generic(), tmp_path)
+    define = [{"name": "colour", "kind": "label", "labels": [str(one), str(other), "0"]}]
+    config = data_source(rows, made(2, 100), tmp_path, define=define)
+    assert len(sampler.task_specs(config, generic(), tmp_path)[0].labels) == 3
 
 
 def test_a_label_task_needs_answers(tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from distill_dagster.config.models import Split
+from distill_dagster.domains import sampler
 from distill_dagster.domains.base import Domain
 from distill_dagster.domains.registry import Domains
 from distill_dagster.domains.split import assign
-from distill_dagster.errors import ConfigError
+from distill_dagster.errors import ConfigError, SourceError
 from distill_dagster.lineage.engine import head_version
 from distill_dagster.lineage.graph import descendants
 from distill_dagster.settings import Settings
@@ -102,6 +103,26 @@ def test_one_test_item_changed(parcels: Tiny) -> None:
     assert not made & {"prompt_set", "teacher_model", "teacher_outputs", "initial_student"}
     assert not made & {"student_checkpoint", "control_checkpoint"}
     assert calls(parcels, "eval_report")["asked"] == 1
+
+
+@pytest.mark.parametrize(("artifact", "file"), [("seed_set", "seeds.jsonl"), ("eval_set", "test.jsonl")])
+def test_a_file_that_is_changed_while_it_is_read_makes_no_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, artifact: str, file: str
+) -> None:
+    project = tiny.parcels(tmp_path / "parcels")
+    read = sampler.records
+
+    def meanwhile(*arguments, **more):
+        rows = read(*arguments, **more)
+        project.write_lines(file, project.lines(file)[:-1])
+        return rows
+
+    monkeypatch.setattr(sampler, "records", meanwhile)
+    with pytest.raises(SourceError, match=f"{file}: the file was changed while it was read"):
+        project.run([artifact])
+    assert head_version(project.project().store, ("parcels", artifact)) is None
+    monkeypatch.undo()
+    assert not project.run([artifact])[artifact].reused
 
 
 def test_sources_know_nothing_of_each_other(parcels: Tiny) -> None:

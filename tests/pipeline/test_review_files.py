@@ -64,6 +64,7 @@ def test_what_spreadsheets_do_to_a_file() -> None:
         ("a.csv", b"", "column 'record_id' is missing"),
         ("a.csv", b"record_id,verdict\n1,accept\n", "column 'task' is missing"),
         ("a.csv", (",".join(COLUMNS) + "\n" + "x," * 30 + "\n").encode(), "31 cells in a row of 10 columns"),
+        ("a.csv", (",".join(COLUMNS) + ",verdict\n").encode(), "a.csv:1: column 'verdict' stands twice"),
         ("a.csv", b"\xff\xfe1\x00", "not UTF-8"),
         ("a.json", b"{", r"a.json:1: it is not JSON"),
         ("a.json", b"{}", "not a list of tasks"),

@@ -228,6 +228,32 @@ def test_faults_of_a_file_are_named(tmp_path, rows, more, message):
         ask(Backend(options(**more), tmp_path, identity="t"), [seed("x")])
 
 
+def test_an_empty_answer_is_none_in_every_format(tmp_path):
+    rows = [{"q": "x", "a": "yes"}, {"q": "y", "a": ""}]
+    write(tmp_path, rows)
+    (tmp_path / "A.TSV").write_text("q\ta\nx\tyes\ny\t\n")
+    parquet.write_table(pa.Table.from_pylist([rows[0], {"q": "y", "a": " "}]), tmp_path / "a.Parquet")
+    for name in ("a.jsonl", "A.TSV", "a.Parquet"):
+        assert said(ask(Backend(options(path=name), tmp_path, identity="t"), [seed("x"), seed("y")])) == [
+            "yes",
+            "not_recorded",
+        ]
+
+
+def test_a_file_that_is_changed_after_its_digest_was_taken_is_refused(tmp_path):
+    write(tmp_path, [{"q": "x", "a": "1"}])
+    backend = Backend(options(), tmp_path, identity="t")
+    write(tmp_path, [{"q": "x", "a": "2"}])
+    with pytest.raises(SourceError, match="a.jsonl: the file was changed"):
+        ask(backend, [seed("x")])
+
+
+def test_a_folder_is_no_file_of_answers(tmp_path):
+    (tmp_path / "a.jsonl").mkdir()
+    with pytest.raises(SourceError, match="is a folder.*`recorded.path: a.jsonl`"):
+        Backend(options(), tmp_path, identity="t")
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
