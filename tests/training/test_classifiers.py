@@ -90,6 +90,7 @@ def test_only_user_turns_are_read_and_control_tokens_are_text(words) -> None:
         ((("user", "a"),), 1.0, 64, "it has no answer"),
         ((("user", " "), ("assistant", "keep")), 1.0, 64, "no text to classify"),
         ((("user", "a"), ("assistant", "keep")), 0.0, 64, "its weight is 0"),
+        ((("user", "a"), ("assistant", "keep")), -1.0, 64, "its weight is -1, and a weight is 0 or a positive number"),
         ((("user", "abc"), ("assistant", "keep")), 1.0, 4, "it has 5 tokens, more than max_length 4"),
     ],
 )
