@@ -82,7 +82,14 @@ def _number(chat: Chat, numbers: dict[str, int]) -> int:
 
 
 def refuse_text(recipe: Recipe) -> None:
-    """TrainingError where a recipe is for students that write: explanations, text to learn from, an adapter."""
+    """TrainingError where a recipe is for students that write: explanations, tokens to learn from, an adapter."""
+    for name, asked in (("prompt_loss_weight", recipe.prompt_loss_weight), ("packing", recipe.packing)):
+        if asked:
+            raise TrainingError(
+                f"training.{name}",
+                f"{asked}: a classifier's record is one position, with a row of its own, so nothing would come of it.",
+                f"Leave `{name}` out, or take a causal student.",
+            )
     if recipe.adapter is not None:
         raise TrainingError(
             "training.adapter",

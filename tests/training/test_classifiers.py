@@ -318,6 +318,10 @@ def test_an_objective_that_wants_other_batches_is_refused(monkeypatch) -> None:
     with pytest.raises(TrainingError, match="a classifier explains nothing"):
         classify.refuse_text(recipe(rationale={"mode": "in_answer"}))
 
+    for name, asked in (("prompt_loss_weight", 0.5), ("packing", True)):
+        with pytest.raises(TrainingError, match=f"training.{name}: {asked}: .* nothing would come of it"):
+            classify.refuse_text(recipe(**{name: asked}))
+
     with pytest.raises(TrainingError, match="adapters are for causal students"):
         classify.refuse_text(recipe(adapter={"r": 2}))
 
