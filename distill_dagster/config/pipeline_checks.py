@@ -177,6 +177,7 @@ def _recipe(recipe: Recipe, key: Key, document: Document) -> Iterator[Problem]:
     if recipe.early_stop is not None and key != ("training",):
         reason = "validation records are for choices about students; a teacher is fitted on D_T alone."
         yield document.problem((*key, "early_stop"), reason, "Leave it out.")
+    yield from _without_effect(recipe, key, document)
     if recipe.adapter is not None and recipe.adapter.save == "adapter" and key != ("training",):
         reason = "a teacher that is fitted is sealed whole, so that every student finds it in one place."
         yield document.problem((*key, "adapter", "save"), reason, "Use `save: merged`.")
@@ -215,6 +216,37 @@ def _recipe(recipe: Recipe, key: Key, document: Document) -> Iterator[Problem]:
         elif need is not None and need.source == "stored" and recipe.prompt_loss_weight:
             reason = "stored signals are of the answer's tokens alone, and prompt_loss_weight asks for more."
             yield document.problem(at, reason, "Set prompt_loss_weight to 0, or `signals: live`.")
+
+
+def _without_effect(recipe: Recipe, key: Key, document: Document) -> Iterator[Problem]:
+    """What a recipe says that nothing would come of, beside what else it says."""
+    explains = recipe.rationale.mode != "label_only"
+    if key != ("training",):
+        if explains:
+            reason = "a teacher is fitted on gold answers, and they come without explanations."
+            yield document.problem((*key, "rationale", "mode"), reason, "Leave it out.")
+        if recipe.gold_repeat > 1:
+            reason = "a teacher is fitted on gold alone: repeating all of it changes nothing."
+            yield document.problem((*key, "gold_repeat"), reason, "Leave it out, or raise `steps`.")
+        return
+    pairs = term_on_pairs(recipe)
+    if pairs is not None:
+        if recipe.gold_repeat > 1:
+            reason = f"{pairs!r} learns from preference pairs, and no gold example is among them."
+            yield document.problem((*key, "gold_repeat"), reason, "Leave it out.")
+        if recipe.early_stop is not None and recipe.trainer == "builtin":
+            reason = f"{pairs!r} learns from preference pairs, and validation records are single answers."
+            yield document.problem((*key, "early_stop"), reason, "Leave it out.")
+    if recipe.rationale.mode != "in_answer":
+        return
+    judged = "grpo" in recipe.terms and bool(recipe.terms["grpo"][0])
+    if pairs is not None or judged:
+        kind = "pairs hold answers" if pairs is not None else "verdicts are on answers"
+        reason = f"in_answer puts explanations before answers, and {kind} without them ({pairs or 'grpo'!r})."
+        yield document.problem((*key, "rationale", "mode"), reason, "Leave it out, or use `sft`.")
+    elif recipe.early_stop is not None:
+        reason = "validation records have answers without explanations: their loss rises as in_answer is learned."
+        yield document.problem((*key, "early_stop"), reason, "Leave it out, or use rationale.mode multi_task.")
 
 
 def term_on_pairs(recipe: Recipe) -> str | None:

@@ -64,8 +64,9 @@ def write(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
 
 
 def newest(folder: Path, fingerprint: str) -> Checkpoint | None:
-    """The last checkpoint of the run that `fingerprint` describes; checkpoints of other runs are removed, and what a
-    kill left of one that was being written or removed."""
+    """The last checkpoint of the run that `fingerprint` describes; checkpoints of other runs are removed, torn ones,
+    and what a kill left of one that was being written or removed."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     for left in folder.glob(f".{PREFIX}*.tmp"):
@@ -73,7 +74,12 @@ def newest(folder: Path, fingerprint: str) -> Checkpoint | None:
     for path in sorted(folder.glob(f"{PREFIX}*"), reverse=True):
         state = _state(path)
         if state.get("fingerprint") == fingerprint:
-            return Checkpoint(load_file(path / "model.safetensors"), load_file(path / "optimizer.safetensors"), state)
+            try:
+                weights, optimizer = (load_file(path / f"{name}.safetensors") for name in ("model", "optimizer"))
+            except SafetensorError:
+                pass  # Torn (a copy, a full disk, a dying one): the run begins again, or it could never be run again.
+            else:
+                return Checkpoint(weights, optimizer, state)
         _remove(path)
     return None
 

@@ -12,7 +12,7 @@ from distill_dagster.models import classifier
 from distill_dagster.models.chat import plain_tokens
 from distill_dagster.models.placing import placed
 from distill_dagster.training import layers
-from distill_dagster.training.data import ASSISTANT, TOO_LONG, Chat, Encoded, Example
+from distill_dagster.training.data import ASSISTANT, TOO_LONG, Chat, Encoded, Example, require_weight
 from distill_dagster.training.feeds.base import DEFAULT
 from distill_dagster.training.objectives.base import Positions, build
 
@@ -39,8 +39,8 @@ def encode(
         too_long: What becomes of longer ones.
 
     Raises:
-        TrainingError: A record without a text, with an answer that is no label, a weight of 0, or too many tokens;
-            names the record.
+        TrainingError: A record without a text, with an answer that is no label, a weight that is not above 0, or too
+            many tokens; names the record.
     """
     numbers = {label: number for number, label in enumerate(labels or ())}
     examples, dropped = [], []
@@ -58,6 +58,7 @@ def encode(
                 f"it has {len(ids)} tokens, more than max_length {max_length}.",
                 TOO_LONG,
             )
+        require_weight(chat)
         if not chat.weight:
             raise TrainingError(f"record {chat.record_id}", "its weight is 0.", "Drop the record.")
         number = 0 if labels is None else _number(chat, numbers)
@@ -81,7 +82,14 @@ def _number(chat: Chat, numbers: dict[str, int]) -> int:
 
 
 def refuse_text(recipe: Recipe) -> None:
-    """TrainingError where a recipe is for students that write: explanations, text to learn from, an adapter."""
+    """TrainingError where a recipe is for students that write: explanations, tokens to learn from, an adapter."""
+    for name, asked in (("prompt_loss_weight", recipe.prompt_loss_weight), ("packing", recipe.packing)):
+        if asked:
+            raise TrainingError(
+                f"training.{name}",
+                f"{asked}: a classifier's record is one position, with a row of its own, so nothing would come of it.",
+                f"Leave `{name}` out, or take a causal student.",
+            )
     if recipe.adapter is not None:
         raise TrainingError(
             "training.adapter",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -108,7 +109,8 @@ def encode(
 
     Raises:
         ModelError: Template `chat`, but the tokenizer has no chat template.
-        TrainingError: A record longer than `max_length` tokens, or with nothing to learn; names the record.
+        TrainingError: A record longer than `max_length` tokens, with nothing to learn, or of a weight that is no
+            weight; names the record.
     """
     if template == "chat":
         require_template(tokenizer)
@@ -124,6 +126,7 @@ def encode(
                 f"it has {len(ids)} tokens, more than max_length {max_length}.",
                 TOO_LONG,
             )
+        require_weight(chat)
         weights = [chat.weight * (1.0 if said else prompt_loss_weight) for said in answer]
         if not any(weights[1:]):
             raise TrainingError(
@@ -133,6 +136,16 @@ def encode(
             )
         examples.append(Example(chat.record_id, ids, weights, chat.task))
     return Encoded(examples, dropped)
+
+
+def require_weight(chat: Chat) -> None:
+    """TrainingError where a record's weight is negative, which would unlearn it, or no finite number; names it."""
+    if not (math.isfinite(chat.weight) and chat.weight >= 0):
+        raise TrainingError(
+            f"record {chat.record_id}",
+            f"its weight is {chat.weight:g}, and a weight is 0 or a positive number.",
+            "Mend the weight, or drop the record.",
+        )
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, chat: Chat, template: Template) -> tuple[list[int], list[bool]]:

@@ -87,16 +87,35 @@ class Forward:
         if self.way != "classifier":
             self.way, self.packs = "unknown", False
 
-    def __call__(self, examples: list[Example], padding: int) -> Positions:
-        """The positions of a batch that carry a loss, example by example; there may be none."""
-        if self.way == "classifier":
-            return classified(self.model, examples, padding, self.precision, self.watch)
+    def can_pack(self, examples: Sequence[Example], padding: int, room: int) -> bool:
+        """Whether batches of these are packed, before the first one: a feed cuts other batches where they are not.
+
+        Args:
+            examples: All that is trained on, of which some short ones are looked at.
+            padding: Fills rows.
+            room: Most tokens to look at, padding included.
+        """
+        short = sorted(examples, key=lambda example: len(example.ids))[:8]
+        while len(short) > 2 and len(short) * len(short[-1].ids) > room:
+            short.pop()
+        if self.packs is None and len(short) > 1:
+            self._settle(short, padding)
+        return self.packs is not False
+
+    def _settle(self, examples: list[Example], padding: int) -> None:
+        """Choose the way, and whether to pack, by a model's own numbers on these."""
         if self.way == "unknown":
             ids = pad(examples, padding)[0][:2].to(self.model.device)
             with adapters.stirred(self.model):
                 self.way = self._choose(ids, torch.arange(ids.numel(), device=ids.device))
         if self.packs is None and len(examples) > 1:
             self.packs = self._agrees(examples, padding)
+
+    def __call__(self, examples: list[Example], padding: int) -> Positions:
+        """The positions of a batch that carry a loss, example by example; there may be none."""
+        if self.way == "classifier":
+            return classified(self.model, examples, padding, self.precision, self.watch)
+        self._settle(examples, padding)
         return self._padded(examples, padding) if not self.packs else self._packed(examples, padding)
 
     def _padded(self, examples: list[Example], padding: int) -> Positions:

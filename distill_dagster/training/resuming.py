@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,7 @@ from distill_dagster.records.identity import digest
 from distill_dagster.training import checkpoint, metrics
 
 if TYPE_CHECKING:
+    from distill_dagster.training.data import Example
     from distill_dagster.training.frame import Frame
 
 
@@ -23,13 +25,7 @@ def fingerprint(run: Frame) -> str:
     for name, parameter in {**dict(run.model.named_parameters()), **run.parameters}.items():
         whole.update(name.encode())
         whole.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    for example in run.examples:
-        said_of: list[Any] = [example.record_id, example.ids, example.weights]
-        if example.side is not None:
-            said_of += [example.side.pair, example.side.chosen]
-        if example.label is not None:
-            said_of += [example.label, example.text]
-        whole.update(json.dumps(said_of).encode())
+    _read(whole, run.examples)
     said: dict[str, Any] = {"recipe": identity(run.recipe), "data": whole.hexdigest()}
     if run.world.size > 1:
         said["processes"] = run.world.size
@@ -38,6 +34,23 @@ def fingerprint(run: Frame) -> str:
     if run.rewards is not None:
         said["rewards"] = run.rewards.digest
     return digest(said)
+
+
+def judged_by(run: Frame, validation: Sequence[Example]) -> str:
+    """The fingerprint of a run that stops early: its lowest loss so far is of these records and no others."""
+    whole = hashlib.sha256()
+    _read(whole, validation)
+    return digest({"run": run.fingerprint, "validation": whole.hexdigest()})
+
+
+def _read(whole: Any, examples: Sequence[Example]) -> None:
+    for example in examples:
+        said_of: list[Any] = [example.record_id, example.ids, example.weights]
+        if example.side is not None:
+            said_of += [example.side.pair, example.side.chosen]
+        if example.label is not None:
+            said_of += [example.label, example.text]
+        whole.update(json.dumps(said_of).encode())
 
 
 def save(run: Frame) -> None:

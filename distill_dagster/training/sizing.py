@@ -200,6 +200,8 @@ def _kept(model: Any, linear: Mapping[str, Any], length: int) -> int:
 
 def sizes(config: Any, recipe: Recipe) -> Sizes:
     """Memory and arithmetic of training a model by a recipe."""
+    from distill_dagster.training.objectives.base import samples
+
     counts = count(config, recipe)
     trained = counts.adapter or counts.total
     length = min(recipe.max_length, recipe.batch_tokens)
@@ -222,9 +224,12 @@ def sizes(config: Any, recipe: Recipe) -> Sizes:
     if whole and not classes:
         logits += WIDE * counts.head  # a tied layer's gradient comes from both its ends
     checkpoint = gradients + optimizer
+    # The best weights so far; and the student before training, which a divergence from it is computed with.
+    kept = WIDE * trained if recipe.early_stop is not None else 0
+    kept += int(weights) if any(plan.judging is not None and plan.judging.reference for plan in samples(recipe)) else 0
     # What the allocator takes for activations it rarely gives back, so gradients come on top of them.
     spread = 1.0 if counts.copies else SPREAD
-    peak = RUNTIME + weights + optimizer + gradients + max(spread * activations + logits, gradients)
+    peak = RUNTIME + weights + kept + optimizer + gradients + max(spread * activations + logits, gradients)
     passes = 6 if whole else 4
     attention = 4 * tokens * (length if classes else length / 2) * counts.width * 3
     products = counts.linear * tokens + counts.head * positions

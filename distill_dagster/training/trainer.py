@@ -143,17 +143,23 @@ class Run(Frame):
         self.forward = Forward(model, recipe.precision, recipe.packing)
         self.prepare(features.bind(self.terms, self.forward, signals, recipe.seed))
         asked = [(name, term) for name, (weight, term) in self.terms.items() if weight]
+        if recipe.packing and not self.forward.can_pack(examples, self.padding, recipe.batch_tokens):
+            # Mixed lengths would be padded to several times batch_tokens.
+            recipe = recipe.model_copy(update={"packing": False})
         self.feed = build_feed(asked, Setting(model, tokenizer, examples, recipe, rewards))
         self.stopping = Stopping(recipe.early_stop) if recipe.early_stop else None
 
     def go(self, validation: Sequence[Example], progress: Progress | None) -> dict[str, Any]:
-        recipe, resumed, stopping, self.progress = self.recipe, resuming.resume(self), self.stopping, progress
+        recipe, stopping, self.progress = self.recipe, self.stopping, progress
         if stopping and not validation:
             raise TrainingError(
                 str(self.folder),
                 "early_stop needs validation records, and there are none.",
                 "Give some, or leave it out.",
             )
+        if stopping:
+            self.fingerprint = resuming.judged_by(self, validation)
+        resumed = resuming.resume(self)
         before = None if resumed or not validation else self.loss(validation)
         self.model.train()
         self.start()

@@ -80,6 +80,12 @@ def test_a_sound_project_has_no_problems(found: Found) -> None:
          "training.linear_probe.l3", ["unknown key", "'l2'"]),
         ("teacher", "kind: teacher\nname: small\nmodel: preset:mini\nfit:\n  recipe: {linear_probe: {}}\n", 5,
          "fit.recipe.linear_probe", ["preset:mini is a model that writes"]),
+        ("pipeline", "kind: pipeline\nsource: toy\nteacher: small\ntraining:\n  early_stop: {}\n"
+         "  rationale: {mode: in_answer}\n", 5, "training.early_stop", ["without explanations"]),
+        ("teacher", "kind: teacher\nname: small\nfit:\n  recipe: {gold_repeat: 2}\n", 4,
+         "fit.recipe.gold_repeat", ["gold alone"]),
+        ("teacher", "kind: teacher\nname: small\nfit:\n  recipe: {rationale: {mode: multi_task}}\n", 4,
+         "fit.recipe.rationale.mode", ["without explanations"]),
         ("pipeline", "kind: pipline\nsource: toy\n", 1, "kind", ["'pipeline'"]),
         ("pipeline", "source: toy\nteacher: small\n", 1, "", ["no `kind`"]),
         ("pipeline", "kind: pipeline\nsource: tog\nteacher: small\n", 2, "source", ["no source", "'toy'"]),

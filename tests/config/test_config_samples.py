@@ -63,6 +63,25 @@ def test_a_prompt_carries_no_loss(found: Found) -> None:
     assert problem.key == "training.objective.gkd" and "prompt_loss_weight" in problem.reason
 
 
+@pytest.mark.parametrize(
+    ("objective", "more", "key", "words"),
+    [
+        ("dpo: 1.0", "gold_repeat: 3", "gold_repeat", ["'dpo'", "no gold example"]),
+        ("simpo: 1.0", "early_stop: {}", "early_stop", ["'simpo'", "single answers"]),
+        ("dpo: 1.0", "rationale: {mode: in_answer}", "rationale.mode", ["pairs hold answers", "'dpo'"]),
+        ("grpo: 1.0", "rationale: {mode: in_answer}", "rationale.mode", ["verdicts are on answers", "'grpo'"]),
+    ],
+)
+def test_what_nothing_would_come_of_is_refused(
+    found: Found, objective: str, more: str, key: str, words: list[str]
+) -> None:
+    text = training(objective, f"  {more}\nknowledge: [labeling, {{name: feedback, method: compare}}]\n")
+    (problem,) = found(pipeline=text)
+    assert problem.key == f"training.{key}" and problem.line == 7 and problem.hint
+    for word in words:
+        assert word in problem.reason
+
+
 def test_a_task_without_a_verifier_is_named_with_its_domain(found: Found, domains: Domains) -> None:
     data = "columns: {input: text, answer: size}, licence: CC0-1.0, task: own"
     source = "kind: source\ndomain: DOMAIN\nname: toy\ndefine: [{name: own, kind: text}]\n"

@@ -90,6 +90,7 @@ def test_only_user_turns_are_read_and_control_tokens_are_text(words) -> None:
         ((("user", "a"),), 1.0, 64, "it has no answer"),
         ((("user", " "), ("assistant", "keep")), 1.0, 64, "no text to classify"),
         ((("user", "a"), ("assistant", "keep")), 0.0, 64, "its weight is 0"),
+        ((("user", "a"), ("assistant", "keep")), -1.0, 64, "its weight is -1, and a weight is 0 or a positive number"),
         ((("user", "abc"), ("assistant", "keep")), 1.0, 4, "it has 5 tokens, more than max_length 4"),
     ],
 )
@@ -316,6 +317,10 @@ def test_an_objective_that_wants_other_batches_is_refused(monkeypatch) -> None:
 
     with pytest.raises(TrainingError, match="a classifier explains nothing"):
         classify.refuse_text(recipe(rationale={"mode": "in_answer"}))
+
+    for name, asked in (("prompt_loss_weight", 0.5), ("packing", True)):
+        with pytest.raises(TrainingError, match=f"training.{name}: {asked}: .* nothing would come of it"):
+            classify.refuse_text(recipe(**{name: asked}))
 
     with pytest.raises(TrainingError, match="adapters are for causal students"):
         classify.refuse_text(recipe(adapter={"r": 2}))

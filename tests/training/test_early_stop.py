@@ -123,6 +123,21 @@ def test_a_run_that_still_improves_goes_to_its_end(tokenizer, examples, tmp_path
     assert summary["stop_reason"].startswith("all steps were done")
 
 
+def test_a_checkpoint_that_was_judged_by_other_records_is_not_taken(tokenizer, examples, tmp_path: Path) -> None:
+    from distill_dagster.training.trainer import train
+
+    def kill(step: int, steps: int, loss: float) -> None:
+        if step == 8:
+            raise Stop
+
+    short = RECIPE.model_copy(update={"steps": 10})
+    with pytest.raises(Stop):
+        train(fresh(tokenizer), tokenizer, examples[:6], short, tmp_path, validation=examples[60:70], progress=kill)
+    assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000007"]
+    other = train(fresh(tokenizer), tokenizer, examples[:6], short, tmp_path, validation=examples[80:90])
+    assert other["resumed_from"] == 0
+
+
 def test_without_validation_records_it_does_not_start(tokenizer, examples, tmp_path: Path) -> None:
     from distill_dagster.training.trainer import train
 

@@ -180,6 +180,29 @@ def test_the_trainer_packs(tokenizer, examples, tmp_path) -> None:
     assert other["loss"] == pytest.approx(summary["loss"], rel=0.1)
 
 
+def test_batches_that_are_not_packed_keep_to_their_size(tokenizer, tmp_path, monkeypatch) -> None:
+    """`batch_tokens` counts padding: batches of mixed lengths would be padded to several times as much."""
+    import torch
+    from transformers import BloomConfig, BloomForCausalLM
+
+    from distill_dagster.training.forward import Forward
+    from distill_dagster.training.trainer import train
+
+    size, seen, usual = len(tokenizer), [], Forward._padded
+
+    def padded(self, examples, padding):
+        seen.append(len(examples) * max(len(example.ids) for example in examples))
+        return usual(self, examples, padding)
+
+    monkeypatch.setattr(Forward, "_padded", padded)
+    torch.manual_seed(0)
+    model = BloomForCausalLM(BloomConfig(vocab_size=size, hidden_size=16, n_layer=1, n_head=2))  # ALiBi: no positions
+    short, long = [(4, 0.0)] * 40, [(60, 0.0)] * 5
+    recipe = Recipe(steps=6, batch_tokens=128, packing=True)
+    summary = train(model, tokenizer, records([*short, *long]), recipe, tmp_path)
+    assert summary["packed"] is False and max(seen) <= 128
+
+
 @settings(max_examples=10)
 @given(sizes=RECORDS)
 def test_a_step_of_the_trainer_is_the_padded_one(tokenizer, tmp_path_factory, sizes) -> None:

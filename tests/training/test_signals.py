@@ -214,6 +214,19 @@ def test_a_killed_capture_loses_at_most_one_shard(teacher, meta, examples, captu
         os.rename(tmp_path / "work", tmp_path / f"done{point}")
 
 
+def test_a_teacher_that_says_no_numbers_is_not_captured(nano, tokenizer, meta, examples, tmp_path: Path) -> None:
+    import torch
+
+    from distill_dagster.models import folder
+    from distill_dagster.training.signals import capture
+
+    with torch.no_grad():
+        nano.get_input_embeddings().weight[examples[1].ids[-2]] = float("nan")
+    score = capture.Scorer(folder.save(nano, tokenizer, tmp_path / "teacher"), meta)
+    with pytest.raises(TrainingError, match=rf"record {examples[1].record_id}: what the teacher says .* \(NaN\)"):
+        score(examples[1])
+
+
 def test_signals_of_another_kind_are_refused(tokenizer, examples, captured, meta, stored, tmp_path: Path) -> None:
     from distill_dagster.training.signals import store
     from distill_dagster.training.trainer import train

@@ -195,6 +195,19 @@ def test_what_an_adapter_saves_and_a_longer_batch_costs() -> None:
     assert long.operations == pytest.approx(2 * whole.operations, rel=0.01)
 
 
+def test_what_is_kept_beside_the_student_counts() -> None:
+    """`early_stop` keeps the best weights, and a divergence from the start keeps the start."""
+    from distill_dagster.training.sizing import config_of, sizes
+
+    known = {"model_type": "llama", "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64}
+    config = config_of({**known, "num_hidden_layers": 2, "num_attention_heads": 2}, "here")
+    plain, weights = sizes(config, Recipe()), 4 * sizes(config, Recipe()).counts.total
+    assert sizes(config, Recipe.model_validate({"early_stop": {}})).peak == plain.peak + weights
+    far = sizes(config, Recipe.model_validate({"objective": {"grpo": {"kl": 0.1}}}))
+    near = sizes(config, Recipe.model_validate({"objective": {"grpo": {"kl": 0.0}}}))
+    assert far.peak == near.peak + weights
+
+
 def test_what_is_no_architecture_is_said() -> None:
     from distill_dagster.training import sizing
 

@@ -247,6 +247,11 @@ def test_what_a_kill_left_of_a_checkpoint_does_not_stop_the_next_start(tmp_path:
     torn = tmp_path / "step-00000006"
     shutil.copytree(tmp_path / "step-00000004", torn)
     (torn / "state.json").write_text('{"fingerpr')
+    for number, name in ((10, "model"), (11, "optimizer")):  # as a disk that was full or dying leaves them
+        short = tmp_path / f"step-000000{number}"
+        shutil.copytree(tmp_path / "step-00000004", short)
+        whole = (short / f"{name}.safetensors").read_bytes()
+        (short / f"{name}.safetensors").write_bytes(whole[: len(whole) // 2])
     bare = tmp_path / "step-00000009"
     shutil.copytree(tmp_path / "step-00000004", bare)
     (bare / "optimizer.safetensors").unlink()

@@ -130,6 +130,14 @@ def test_a_record_with_nothing_to_learn_is_named(tokenizer) -> None:
 
 
 @pytest.mark.needs_torch
+@pytest.mark.parametrize("weight", [-0.5, float("nan"), float("inf")])
+def test_a_weight_that_would_unlearn_or_is_no_number_is_named(tokenizer, weight: float) -> None:
+    chat = Chat("odd", [turn("user", "x"), turn("assistant", "y")], weight=weight)
+    with pytest.raises(TrainingError, match=f"record odd: its weight is {weight:g}"):
+        encode(tokenizer, [chat], 32)
+
+
+@pytest.mark.needs_torch
 @pytest.mark.real_data
 def test_a_tokenizer_without_a_chat_template(stories: Path) -> None:
     from distill_dagster.training.folder import load_tokenizer

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from distill_dagster.errors import TrainingError
 from distill_dagster.models import folder
 from distill_dagster.models.padding import padding
 from distill_dagster.storage.atomic import sync_file, sync_folder
@@ -69,12 +70,19 @@ class Scorer:
         """The signals of one record.
 
         Raises:
-            TrainingError: It is longer than the teacher's context.
+            TrainingError: It is longer than the teacher's context, or what the teacher says of it is no number.
         """
         require_room(example, self.context)
         positions = self.forward([example], self.padding)
         logits = positions.logits[:, : self.meta.vocabulary]
         ids, values, _ = top_k(logits.log_softmax(-1), self.meta.k)
+        # Bytes have no place for it: it would be read again as a probability like any other.
+        if bool(values.isnan().any()):
+            raise TrainingError(
+                f"record {example.record_id}",
+                "what the teacher says of it is not a number (NaN).",
+                "Look at the teacher's weights; in bf16, set the teacher's `dtype: fp32`.",
+            )
         rests = []
         for temperature in self.meta.temperatures:
             hot = (logits / temperature).log_softmax(-1).scatter_(1, ids, float("-inf"))
