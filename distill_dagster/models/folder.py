@@ -308,7 +308,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     try:
-        if (path / "config.json").is_file() or not (path / "tokenizer.json").is_file():
+        if not (path / "tokenizer.json").is_file() or ((path / "config.json").is_file() and not _is_its_file(path)):
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
         else:
             tokenizer = PreTrainedTokenizerFast.from_pretrained(path, local_files_only=True)
@@ -325,6 +325,17 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _is_its_file(path: Path) -> bool:
+    """Says the folder that its tokenizer is what tokenizer.json says and nothing else?
+
+    `AutoTokenizer` takes the class of some models (Qwen2, Phi-3) all the same, whose own rules then come before the
+    file's.
+    """
+    config = path / "tokenizer_config.json"
+    said = read_json(config).get("tokenizer_class") if config.is_file() else None
+    return said in ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
 def save(

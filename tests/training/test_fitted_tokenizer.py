@@ -75,3 +75,14 @@ def test_bad_input(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": "x.Y"}}))
     with pytest.raises(ModelError, match="auto_map"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("model_type", ["qwen2", "phi3", "llama"])
+def test_a_tokenizer_that_is_its_file_is_read_from_it_beside_any_model(fitted, tmp_path: Path, model_type: str) -> None:
+    """transformers takes Qwen2's own class for a folder of its architecture, with other tokens and rules."""
+    fitted.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}), "utf-8")
+    loaded = load_tokenizer(tmp_path)
+    assert len(loaded) == len(fitted) and loaded.all_special_tokens == fitted.all_special_tokens
+    text = "The invoice 12 over USD 12.22, ne\u0301e \ufb01 Müller  was paid."
+    assert loaded(text)["input_ids"] == fitted(text)["input_ids"]
