@@ -103,6 +103,7 @@ PLUMBING = (
     "stages/plan.py",
     "stages/export.py",
     "stages/metering.py",
+    "stages/packages.py",
     "stages/plugins.py",
     "stages/project.py",
     "stages/review_files.py",
