@@ -87,18 +87,22 @@ def _run(project: Any, pipeline: str, select: list[str], dagster: bool = True) -
 
     nodes = project.select(pipeline, select)
     packages.require(project, nodes)
-    with console.bars() as bars:
-        if dagster:
-            from distill_dagster.assets.launch import run_job
+    try:
+        with console.bars() as bars:
+            if dagster:
+                from distill_dagster.assets.launch import run_job
 
-            run_job(project, pipeline, nodes, bars.sink, bars.done)
-        else:
-            from distill_dagster.lineage.engine import Services
+                run_job(project, pipeline, nodes, bars.sink, bars.done)
+            else:
+                from distill_dagster.lineage.engine import Services
 
-            for node in nodes:
-                for made in project.run([node], Services(project.state, progress=bars.sink(node))):
-                    bars.done(made)
-        made = bars.made
+                for node in nodes:
+                    for made in project.run([node], Services(project.state, progress=bars.sink(node))):
+                        bars.done(made)
+            made = bars.made
+    except KeyboardInterrupt:
+        console.err.print("stopped; what was made and answered is kept, and the same command goes on from there")
+        raise
     calls = [m.record["notes"].get("calls", {}) for m in made if not m.reused]
     asked, known = (sum(entry.get(name, 0) for entry in calls) for name in ("asked", "reused"))
     trained = sum(not m.reused and any(n.startswith("training") for n in m.record["notes"]) for m in made)

@@ -108,8 +108,8 @@ def status_table(states: Sequence[State]) -> Table:
 def audit_table(audit: Audit) -> Table:
     """The chain of versions, the deployed one first."""
     table = Table(box=None, pad_edge=False)
-    for title in ("artifact", "version", "made", "records", "files hashed"):
-        table.add_column(title, justify="right" if title in ("records", "files hashed") else "left")
+    for title in ("artifact", "version", "made", "records", "files"):  # narrow: with "files hashed" names were cut
+        table.add_column(title, justify="right" if title in ("records", "files") else "left", overflow="fold")
     for link in audit.links:
         hashed = "-" if link["files"] is None else str(link["files"])
         records = f"{link['records']:,}" if link["records"] else "-"

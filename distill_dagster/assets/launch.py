@@ -18,6 +18,8 @@ from distill_dagster.resources.mlflow_tracking import local_uri
 from distill_dagster.stages.project import Project
 
 CHECK_EVENT = "ASSET_CHECK_EVALUATION"
+#: A Ctrl-C inside a step, as Dagster names it or as it came.
+INTERRUPTED = (dg.DagsterExecutionInterruptedError.__name__, KeyboardInterrupt.__name__)
 
 INSTANCE_FILE = """\
 # The project's own Dagster instance: everything stays on this machine.
@@ -89,6 +91,7 @@ def run_job(
 
     Raises:
         DistillError: A stage failed, or a blocking check did not pass; the message is the stage's own.
+        KeyboardInterrupt: A person stopped it.
     """
     dagster_home(project.state)
     definitions = project_definitions(project)
@@ -120,6 +123,8 @@ def run_job(
         if event.is_step_failure and (error := event.step_failure_data.error) is not None:
             while error.cause is not None:  # Dagster's own wrapping says only which step it was
                 error = error.cause
+            if error.cls_name in INTERRUPTED:
+                raise KeyboardInterrupt
             step = event.step_key or pipeline
             raise DistillError(step, error.message.strip(), "The run in the UI has the traceback.")
     raise DistillError(pipeline, "the run failed, and no step or check of it says why.", "See the run in the UI.")

@@ -18,6 +18,7 @@ from distill_dagster.errors import PluginError
 
 #: Names of domains or of distributions, separated by commas, that are not loaded.
 DISABLE_VARIABLE = "DISTILL_DISABLE_PLUGINS"
+PLUGINS = "`distill-dagster domains` lists them; a plugin of yours must be installed in this environment."
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -60,7 +61,7 @@ class Domains:
                 return f"{failure} cannot be used.", "Mend, update or uninstall the plugin."
         if name in self.disabled:
             return f"domain {name!r} is switched off by {DISABLE_VARIABLE}.", "Take it out of that variable."
-        return f"unknown domain {name!r}.", nearest(name, self.found)
+        return f"unknown domain {name!r}.", f"{nearest(name, self.found)} {PLUGINS}"
 
     def get(self, name: str) -> Domain:
         """The domain of that name.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from distill_dagster.errors import DistillError, StoreError
+from distill_dagster.lineage import changes
 from distill_dagster.lineage.engine import action_key, current, reads_of
 from distill_dagster.lineage.graph import Node, ordered
 from distill_dagster.records.identity import digest
@@ -68,7 +69,9 @@ def _state(node: Node, store: Store, states: Mapping[Key, State]) -> State:
     if store.action(action) is None and (lacks := _lacks(node, store, head)):
         return State(node.key, "stale", head["version"], lacks)
     if above:
-        return State(node.key, "downstream", head["version"], f"{key_text(above[0])} is {states[above[0]].state}")
+        parent = states[above[0]]  # what a downstream one says is where it begins
+        why = parent.reason if parent.state == "downstream" else f"{key_text(above[0])} is {parent.state}"
+        return State(node.key, "downstream", head["version"], why)
     return State(node.key, "fresh", head["version"])
 
 
@@ -94,8 +97,9 @@ def _why(node: Node, store: Store, head: Mapping[str, str], versions: Mapping[st
     moved = [key_text(p.key) for p in node.parents if read.get(p.role) != reads.get(p.role)]
     if moved:
         return f"{', '.join(moved)} changed"
-    names = {*run["config"], *node.config}
-    changed = [name for name in names if digest(run["config"].get(name)) != digest(node.config.get(name))]
-    if changed:
-        return f"config changed: {', '.join(sorted(changed))}"
-    return "data or model files changed"
+    told = []
+    if digest(run["config"]) != digest(node.config):
+        told.append(f"config changed: {changes.changes(run['config'], node.config)}")
+    if named := changes.files(run.get("outside", {}), node.outside()):
+        told.append(f"data or model files changed: {named}")
+    return "; ".join(told) or "what it is made from changed"

@@ -125,7 +125,21 @@ def _find(thread: Thread, wanted: str) -> set[tuple[str, str]]:
     if thread.seeds is not None:
         for identity in _beginning(thread.seeds.table("decision", columns=["record_id"]), wanted):
             found.setdefault(identity, "seed")
+    for identity in _decided_on(thread, wanted):
+        found.setdefault(identity, "candidate")
     return {(kind, identity) for identity, kind in found.items()}
+
+
+def _decided_on(thread: Thread, wanted: str) -> list[str]:
+    """Candidates whose decision has an id that begins so: it is the id that a reader of the table `decision` has."""
+    if thread.data is None or thread.outputs is None:
+        return []
+    decisions = thread.data.table("decision", columns=["record_id", "candidate_no"])
+    if not (known := _beginning(decisions, wanted)):
+        return []
+    rows = thread.data.rows("decision", [("record_id", "in", known)])
+    wanted_rows = thread.outputs.rows("candidate", [("candidate_no", "in", [row["candidate_no"] for row in rows])])
+    return [row["record_id"] for row in wanted_rows]
 
 
 def _beginning(table: pa.Table | None, wanted: str) -> list[str]:

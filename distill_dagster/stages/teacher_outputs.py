@@ -14,7 +14,7 @@ from distill_dagster.lineage import laws
 from distill_dagster.lineage.engine import Job
 from distill_dagster.lineage.graph import Node, Parent
 from distill_dagster.records import tables
-from distill_dagster.stages import egress, panel, ratings, teaching
+from distill_dagster.stages import egress, leakage, panel, ratings, teaching
 from distill_dagster.stages.context import PipelineContext, prompts_by
 from distill_dagster.storage.store import Version
 from distill_dagster.teachers import recorded
@@ -108,6 +108,7 @@ def make(job: Job, pipeline: PipelineContext) -> None:
     """Ask the teacher through the journal, kind by kind and round by round; write what came of it and every call."""
     place = f"{pipeline.key}/teacher_outputs"
     kinds = [load_kind(block) for block in pipeline.config.knowledge]
+    leakage.before_asking(pipeline.source, job.store, job.inputs["seeds"], job.input_runs["seeds"])
     seeds = job.inputs["seeds"].table("seed", filters=[("part", "in", ["unlabeled", "gold"])])
     given = material(pipeline, job.inputs["seeds"], job.inputs["prompts"])
     shared: dict[str, Teacher] = {}

@@ -133,6 +133,7 @@ def test_why_a_duplicate_was_dropped(mixed: Tiny) -> None:
         made = traced(mixed, candidate["record_id"])
         entry = next(one for one in made["candidates"] if one["reason"] == "exact_duplicate")
         assert [look["rule"] for look in entry["looks"]] == ["refusal", "exact_duplicate"]
+        assert traced(mixed, row["record_id"])["record_id"] == candidate["record_id"]  # by the decision's own id
 
 
 def test_a_seed_that_never_entered_says_why(mixed: Tiny) -> None:

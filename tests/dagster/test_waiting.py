@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from pipeline import tiny
 from pipeline.tiny import Tiny
 from places import at_home
 
+from distill_dagster import cli
 from distill_dagster.assets.build import build_definitions
 from distill_dagster.assets.launch import run_job
 from distill_dagster.errors import LeaseError
@@ -74,3 +76,17 @@ def test_the_bare_stages_say_at_once_who_holds_it(project: Tiny, holder) -> None
     loaded = project.project()
     with hold(loaded.store, ("parcels", "seed_set"), loaded.state / "leases"):
         pass
+
+
+def test_ctrl_c_is_no_failure_of_a_step(project: Tiny, capsys) -> None:
+    def stopped(job: object) -> None:
+        raise KeyboardInterrupt
+
+    with at_home(project):
+        loaded = project.project()
+        (node,) = loaded.select("parcels", ["seed_set"])
+        loaded.nodes[node.key] = replace(node, make=stopped)
+        with pytest.raises(KeyboardInterrupt):
+            cli._run(loaded, "parcels", ["seed_set"])
+    said = capsys.readouterr().err
+    assert "the same command goes on" in said and "error" not in said

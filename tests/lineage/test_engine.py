@@ -278,8 +278,11 @@ def test_status_sees_what_is_gone(store: Store, tmp_path: Path) -> None:
     ("change", "reason"),
     [
         (lambda node: replace(node, version="2"), "stage version 1 became 2"),
-        (lambda node: replace(node, config={"count": 6, "more": (1,)}), "config changed: more"),
-        (lambda node: replace(node, outside=lambda: {"files": "x"}), "data or model files changed"),
+        (lambda node: replace(node, config={"count": 6, "more": (1,)}), "config changed: more (new)"),
+        (
+            lambda node: replace(node, outside=lambda: {"files": {"file:a.csv": "x"}}),
+            "data or model files changed: a.csv",
+        ),
     ],
 )
 def test_status_says_why(store: Store, tmp_path: Path, change, reason: str) -> None:

@@ -8,7 +8,7 @@ import shutil
 import pytest
 from pyarrow import parquet
 
-from distill_dagster.errors import ConfigError, StoreError
+from distill_dagster.errors import ConfigError, GateError, StoreError
 from distill_dagster.lineage.engine import Services
 from distill_dagster.settings import Settings
 from distill_dagster.stages.estimate import estimate
@@ -56,6 +56,16 @@ def test_a_file_teaches(parcels):
     assert {row["revision"] for row in calls} == {record["revision"]}
     assert {row["served_model"] for row in calls} == {"nano_teacher"}
     assert all(one.reused for one in parcels.run(NAMES).values())
+
+
+def test_nobody_is_asked_about_seeds_that_leak(parcels):
+    held, lines = parcels.lines("test.jsonl"), parcels.lines("seeds.jsonl")
+    parcels.write_lines("seeds.jsonl", [{**lines[0], "text": held[2]["text"].upper()}, *lines[1:]])
+    with pytest.raises(GateError, match=r"1 by folded.* row 3 of \S*test.jsonl and row 1 of \S*seeds.jsonl"):
+        parcels.run(NAMES)
+    assert "parcels/teacher_outputs" not in parcels.versions()
+    parcels.write_lines("test.jsonl", held[3:])  # mended in the other file, whose version in the store is the old one
+    assert parcels.run(["seed_set", "prompt_set", "teacher_model", "teacher_outputs"])
 
 
 def test_a_changed_file_is_another_teacher(parcels):

@@ -91,7 +91,7 @@ def test_a_domain_that_is_not_here_is_named(tmp_path: Path) -> None:
     from distill_dagster.training import process, rewards
 
     asked = task(tmp_path, "grpo")
-    with pytest.raises(PluginError, match="unknown domain 'financ'.*'finance'"):
+    with pytest.raises(PluginError, match="unknown domain 'financ'.*'finance'.*installed in this environment"):
         rewards.load({**asked["rewards"], "domain": "financ"})
     (tmp_path / "task.json").write_text(json.dumps({**asked, "rewards": None, "work": str(tmp_path / "work")}))
     assert process.main([str(tmp_path / "task.json")]) == 1
