@@ -114,7 +114,7 @@ def test_divergences_are_zero_of_the_teacher_and_fall_with_training(stories, loa
     same = stories.measure(teacher, teacher, tokenizer, texts)
     assert all(value == 0 for values in same.values() for value in values)
     untrained = stories.measure(teacher, build("nano", tokenizer, 0), tokenizer, texts)
-    study.options = {**OPTIONS, "scale": 0.04}
+    study.options = {**OPTIONS, "scale": 0.06}
     for trial in range(3):
         study.keep(f"stories-forward-0-t{trial}", {"validation": [-3, -1, -2][trial]})
         study.keep(f"stories-gkd-0-t{trial}", {"validation": -1.0})
@@ -141,7 +141,7 @@ def test_a_story_cell_gives_the_same_numbers_again(stories, load, tmp_path: Path
 @pytest.mark.slow
 def test_a_later_arm_goes_on_from_half_the_steps_of_sft(stories, load, study, monkeypatch) -> None:
     make = load("study").Cell
-    study.options = {**OPTIONS, "scale": 0.04}
+    study.options = {**OPTIONS, "scale": 0.06}
     for trial in range(2):
         study.keep(f"stories-sft-0-t{trial}", {"validation": [-2, -1][trial]})
     begun = plain(stories.run(study, make("stories", stories.START, 0, "tuning")))
