@@ -26,7 +26,7 @@ from distill_dagster.records.messages import joined
 class Rule(RuleBase):
     """Drops candidates whose input an evaluation set holds. `detail` names the item and its set."""
 
-    version = "1"
+    version = "2"
 
     class Params(Strict):
         ngram: int = Field(13, ge=3, description="Words in a run")

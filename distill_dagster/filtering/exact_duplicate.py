@@ -11,7 +11,7 @@ from distill_dagster.filtering.base import KEEP, Batch, Context, Look, RuleBase
 class Rule(RuleBase):
     """Keeps the first candidate of each folded input."""
 
-    version = "1"
+    version = "2"
 
     class Params(Strict):
         per: Per = "input"
