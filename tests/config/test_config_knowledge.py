@@ -26,8 +26,8 @@ def known_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
         ("filtering:\n- name: schema\n  forms: {color: json}\n", 6, "filtering[0].forms.color", ["'colour'"]),
         ("filtering:\n- name: verifier\n  tasks: [color]\n", 6, "filtering[0].tasks[0]", ["'colour'"]),
         (
-            "knowledge:\n- {name: feedback, method: rate}\nfiltering:\n- {name: judge_score, least: 3, criterion: corect}\n",
-            7,
+            "filtering: [{name: judge_score, least: 3, criterion: far}]\nknowledge: [{name: feedback, method: rate}]\n",
+            4,
             "filtering[0].criterion",
             ["no answer would have a score"],
         ),

@@ -190,6 +190,13 @@ def test_exact_duplicate_folds_case_and_space_within_a_task(make, candidate):
     assert reasons(make, rows, "exact_duplicate", per="answer")[1] == "exact_duplicate"
 
 
+@pytest.mark.parametrize("shown", ["SUM:\n2 AND\n3", "&lt;sum&gt;: 2 and 3", "sum: 2 and\u00a03"])
+def test_a_template_that_wraps_or_escapes_the_input_keeps_its_facts(make, candidate, seed, shown):
+    text = "<sum>: 2 and 3" if "lt" in shown else "2 and 3"
+    seeds = [seed(0, text, {"addends": [2, 3]}, task="sum")]
+    assert reasons(make, [candidate(0, shown, "6", task="sum")], "verifier", seeds=seeds) == ["verifier.wrong"]
+
+
 def test_verifier_uses_the_seeds_facts_and_says_what_it_cannot_tell(make, candidate, seed):
     rows = [
         candidate(0, "sum:\n2 and 3", "5", task="sum"),
