@@ -23,6 +23,8 @@ KNOWLEDGE = ("distill_dagster.knowledge", "Kind")
 OBJECTIVES = ("distill_dagster.training.objectives", "Objective")
 BACKENDS = ("distill_dagster.teachers", "Backend")
 
+#: Options of filter rules that name tasks.
+_OF_TASKS = {"schema": "forms", "verifier": "tasks"}
 _DOMAIN_MODELS = ("teacher", "student_base")
 
 
@@ -124,10 +126,29 @@ def _filtering(pipeline: PipelineConfig, document: Document, tasks: Sequence[str
         if block.name == "judge_score" and not judged:
             reason = "judge_score reads ratings, but no `knowledge` gives any."
             yield document.problem(("filtering", index), reason, "Add `{name: feedback, method: rate}` to `knowledge`.")
+        criterion = block.params.get("criterion")
+        if block.name == "judge_score" and judged and criterion is not None and criterion not in _criteria(pipeline):
+            known = sorted(_criteria(pipeline))
+            reason = f"no `knowledge` rates by {criterion!r}, so no answer would have a score."
+            key = ("filtering", index, "criterion")
+            yield document.problem(key, reason, nearest(str(criterion), known) or f"Known: {', '.join(known)}.")
+        option = _OF_TASKS.get(block.name)
+        named = block.params.get(option) if option is not None else None
+        for at, name in enumerate(named if tasks is not None and isinstance(named, Mapping | list) else ()):
+            if name not in (tasks or ()):
+                key = ("filtering", index, option or "", name if isinstance(named, Mapping) else at)
+                yield document.problem(key, f"the source has no task {name!r}.", nearest(str(name), tasks or ()))
     for task in pipeline.review.critical_errors if pipeline.review is not None and tasks is not None else ():
         if task not in (tasks or ()):
             key = ("review", "critical_errors", task)
             yield document.problem(key, f"the source has no task {task!r}.", nearest(task, tasks or ()))
+
+
+def _criteria(pipeline: PipelineConfig) -> set[str]:
+    """What the judges of a pipeline rate."""
+    usual = load(KNOWLEDGE[0], "feedback", KNOWLEDGE[1], "knowledge").Params().criteria
+    rating = [block.params for block in pipeline.knowledge if block.params.get("method") == "rate"]
+    return {str(name) for params in rating for name in params.get("criteria") or usual}
 
 
 def of_teacher(teacher: Any, document: Document) -> Iterator[Problem]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -69,6 +69,14 @@ class PrivateRule(RuleBase):
             "messages": messages,
             **{name: _masked(masker.mask, row[name]) for name in COLUMNS if name in row},
         }
+
+
+def known_kinds(kinds: list[str] | None, known: Sequence[str]) -> list[str] | None:
+    """The kinds, all of which a rule can find. ValueError names the first that it cannot."""
+    for kind in kinds or ():
+        if kind not in known:
+            raise ValueError(f"this rule finds no {kind!r}, only {', '.join(known)}")
+    return kinds
 
 
 def _masked(mask: Callable[[str], str], text: str | None) -> str | None:

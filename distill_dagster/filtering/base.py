@@ -18,6 +18,7 @@ import pyarrow as pa
 from distill_dagster.config.models import Strict
 from distill_dagster.domains.base import Task, Verdict
 from distill_dagster.filtering._review import Ruling
+from distill_dagster.filtering._text import fold
 from distill_dagster.records.messages import joined, rest_of, text_of
 
 KEPT, DROPPED, FAILED, REFUSED = "keep", "drop", "failed", "refused"
@@ -160,7 +161,7 @@ def make_batch(table: pa.Table, context: Context) -> Batch:
         if seed is not None and seed_no is not None:
             if seed_no not in texts:
                 texts[seed_no] = text_of(seed["messages"])
-            if texts[seed_no].strip() in asked or _last_user(seed) in asked:
+            if _shown(asked, texts[seed_no], _last_user(seed)):
                 inputs.append(texts[seed_no])
                 rests.append(rest_of(seed))
                 seeds.append(seed)
@@ -169,6 +170,11 @@ def make_batch(table: pa.Table, context: Context) -> Batch:
         rests.append("")
         seeds.append(None)
     return Batch(table, inputs, seeds, np.zeros(table.num_rows, dtype=bool), rests)
+
+
+def _shown(asked: str, *texts: str) -> bool:
+    """Whether one of the texts stands in what was asked, also where a template wraps, escapes or capitalises it."""
+    return any(text.strip() in asked for text in texts) or any(fold(text) in fold(asked) for text in texts)
 
 
 def _last_user(seed: Mapping[str, Any]) -> str:

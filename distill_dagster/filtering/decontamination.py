@@ -11,7 +11,8 @@ questions, and so are many questions about one passage. Runs and near matches th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from pydantic import Field
@@ -24,9 +25,9 @@ from distill_dagster.records.messages import joined
 
 
 class Rule(RuleBase):
-    """Drops candidates whose input an evaluation set holds. `detail` names the item and its set."""
+    """Drops candidates whose input an evaluation set holds, or that quote one. `detail` names the item and its set."""
 
-    version = "1"
+    version = "3"
 
     class Params(Strict):
         ngram: int = Field(13, ge=3, description="Words in a run")
@@ -39,7 +40,7 @@ class Rule(RuleBase):
     params: Params
 
     def look(self, candidates: Batch, context: Context) -> list[Look]:
-        """Reasons: exact, run (score: the share found), near (score: the similarity)."""
+        """Reasons: exact, run (score: the share found), near (score: the similarity), said (a run in the answer)."""
         looks = [KEEP] * len(candidates)
         items = context.evaluation
         if not items or not len(candidates):
@@ -58,6 +59,7 @@ class Rule(RuleBase):
         for at in np.argsort(pairs.similarity, kind="stable"):
             hit = items[int(pairs.right[at])]
             found[int(pairs.left[at])] = _hit("near", float(pairs.similarity[at]), self.params.threshold, hit)
+        found |= self._beside(distinct, items)
         found |= self._runs(inputs, asked, texts, items)
         exact: dict[str, EvalText] = {}
         for item, text in zip(items, texts, strict=True):
@@ -66,7 +68,34 @@ class Rule(RuleBase):
             item = exact.get(fold(text))
             if item is not None:
                 found[row] = _hit("exact", 1.0, 1.0, item)
-        return [found.get(row, KEEP) for row in owner]
+        said = self._said(candidates, texts, items)
+        return [found.get(row) or said.get(at, KEEP) for at, row in enumerate(owner)]
+
+    def _beside(self, asked: Iterable[tuple[str, str]], items: Sequence[EvalText]) -> dict[int, Look]:
+        """Items without a context among the inputs that have one."""
+        rows = [(row, text) for row, (text, rest) in enumerate(asked) if rest]
+        bare = [item for item in items if not item.rest]
+        found: dict[int, Look] = {}
+        if not rows or not bare:
+            return found
+        texts, held = [text for _, text in rows], [item.text for item in bare]
+        pairs = near_pairs(texts, held, self.params.threshold, numbers=self.params.numbers)
+        for at in np.argsort(pairs.similarity, kind="stable"):
+            hit = bare[int(pairs.right[at])]
+            found[rows[int(pairs.left[at])][0]] = _hit("near", float(pairs.similarity[at]), self.params.threshold, hit)
+        return found
+
+    def _said(self, candidates: Batch, texts: Sequence[str], items: Sequence[EvalText]) -> dict[int, Look]:
+        """Runs of items in answers and rationales; those of a few words are left out, which no run fits in."""
+        distinct: dict[str, int] = {}
+        owner: dict[int, int] = {}
+        for at, parts in enumerate(zip(candidates.column("answer"), candidates.column("rationale"), strict=True)):
+            text = "\n".join(part for part in parts if part)
+            if len(text) >= self.params.shortest:
+                owner[at] = distinct.setdefault(text, len(distinct))
+        told = list(distinct)
+        found = self._runs(told, told, texts, items) if told else {}
+        return {at: replace(found[row], reason="said") for at, row in owner.items() if row in found}
 
     def _runs(
         self, inputs: Sequence[str], whole: Sequence[str], texts: Sequence[str], items: Sequence[EvalText]

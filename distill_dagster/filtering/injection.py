@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from distill_dagster.config.models import Strict
 from distill_dagster.filtering._orders import orders, read, signs
@@ -36,11 +36,18 @@ class Rule(RuleBase):
         answers: bool = Field(True, description="Drop answers that repeat words which their input orders to say")
         phrases: list[str] = Field(default_factory=list, description="Further phrases that no input may hold, as text")
 
+        @field_validator("phrases")
+        @classmethod
+        def _say_something(cls, phrases: list[str]) -> list[str]:
+            if not all(read(phrase).strip() for phrase in phrases):
+                raise ValueError("an empty phrase stands in every input; leave it out")
+            return phrases
+
     params: Params
 
     def look(self, candidates: Batch, context: Context) -> list[Look]:
         """Reasons: instructs (the input), obeys (the answer). `detail` names the signs and their words."""
-        own = [re.escape(read(phrase)) for phrase in self.params.phrases if phrase]
+        own = [re.escape(read(phrase)) for phrase in self.params.phrases]
         pattern = re.compile("|".join(own)) if own else None
         bound = self.params.threshold
         known: dict[str, tuple[float, dict[str, str]]] = {}

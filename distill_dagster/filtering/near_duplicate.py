@@ -17,7 +17,7 @@ from distill_dagster.filtering.base import KEEP, Batch, Context, Look, RuleBase
 class Rule(RuleBase):
     """Drops a candidate whose input is near that of a kept one before it."""
 
-    version = "1"
+    version = "2"
 
     class Params(Strict):
         threshold: float = Field(0.8, gt=0, le=1, description="Jaccard similarity from which two inputs are one")

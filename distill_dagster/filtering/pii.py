@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from distill_dagster.config.detector import DetectorOptions
-from distill_dagster.filtering._private import PrivateRule
+from distill_dagster.filtering._private import PrivateRule, known_kinds
 from distill_dagster.filtering.base import Batch, Context, Look
 from distill_dagster.privacy import presidio
 from distill_dagster.privacy.mask import is_secret
+from distill_dagster.privacy.personal import KINDS
 
 
 class Rule(PrivateRule):
@@ -27,6 +28,12 @@ class Rule(PrivateRule):
         detector: DetectorOptions | None = Field(
             default=None, description="presidio, beside the built-in patterns; its model's path starts at this file"
         )
+
+        @model_validator(mode="after")
+        def _known(self):
+            if self.detector is None:  # which has kinds of its own
+                known_kinds(self.kinds, KINDS)
+            return self
 
     params: Params
 

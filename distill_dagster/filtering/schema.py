@@ -14,13 +14,14 @@ from distill_dagster.filtering.base import KEEP, Batch, Context, Look, RuleBase
 
 Form = Literal["number", "json"]
 
+_NUMBER = re.compile(r"[-+\u2212]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?")
 _UNREADABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffd\ud800-\udfff]")
 
 
 class Rule(RuleBase):
     """Drops candidates whose answer cannot be what the task asks for."""
 
-    version = "1"
+    version = "2"
 
     class Params(Strict):
         forms: dict[str, Form] = Field(default_factory=dict, description="What the answers of a task must parse as")
@@ -58,10 +59,9 @@ class Rule(RuleBase):
 
 
 def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text.replace(",", "")))
-    except ValueError:
-        return False
+    """`1,200.5` is one; `1,5` and `1_5` are not, whose value depends on who reads them."""
+    text = text.strip()
+    return bool(_NUMBER.fullmatch(text)) and math.isfinite(float(text.replace(",", "").replace("\u2212", "-")))
 
 
 def _refuse(constant: str) -> None:
@@ -71,6 +71,6 @@ def _refuse(constant: str) -> None:
 def _is_json(text: str) -> bool:
     try:
         json.loads(text, parse_constant=_refuse)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True

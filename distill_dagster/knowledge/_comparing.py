@@ -12,7 +12,6 @@ from itertools import combinations, cycle
 from typing import Any, Literal
 
 from distill_dagster.knowledge import _replies
-from distill_dagster.knowledge._labels import bare
 from distill_dagster.knowledge.base import Answer, Harvest, Question, Rounds, Row
 
 Seed = Mapping[str, Any]
@@ -38,7 +37,7 @@ class Judged:
         """Answers that say something, each text once."""
         found: dict[str, int] = {}
         for at, (answer, text) in enumerate(zip(self.answers, self.texts, strict=True)):
-            if answer.response.failure is None and bare(text):
+            if answer.response.failure is None and text.strip():
                 found.setdefault(text, at)
         return sorted(found.values())
 
@@ -177,7 +176,7 @@ def rated(
             best = min(means, key=lambda at: (-means[at], at))
             worst = max(means, key=lambda at: (-means[at], at))
             row = {**one.row("rate", best, worst), "first_score": means[best], "second_score": means[worst]}
-            clear = means[best] - means[worst] >= margin
+            clear = means[best] - means[worst] >= margin - 1e-9
             harvest.comparisons.append(
                 {**row, "verdict": "ok", "winner": "first"} if clear else {**row, "verdict": "tie"}
             )

@@ -29,7 +29,6 @@ from distill_dagster.config.models import Name, Strict
 from distill_dagster.errors import ConfigError
 from distill_dagster.knowledge import _answers, _replies
 from distill_dagster.knowledge._comparing import Judged, compared, rated, verified
-from distill_dagster.knowledge._labels import bare
 from distill_dagster.knowledge.base import Answer, Harvest, KindBase, Material, Question, Rounds, Who
 
 Seed = Mapping[str, Any]
@@ -42,7 +41,7 @@ class _Critique(_replies.Marked):
 class Kind(KindBase):
     """Judged answers."""
 
-    version = "1"
+    version = "2"
 
     class Params(Strict):
         method: Literal["compare", "rate", "verify", "critique"] = Field(
@@ -168,7 +167,7 @@ class Kind(KindBase):
         standing: list[Judged] = []
         for one in judged:
             (answer,) = one.answers
-            failure = answer.response.failure or (None if bare(one.texts[0]) else "empty")
+            failure = answer.response.failure or (None if one.texts[0].strip() else "empty")
             if failure:
                 harvest.candidates.append(_answers.failed("feedback", answer, failure, one.seed))
             else:

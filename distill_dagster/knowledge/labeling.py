@@ -33,7 +33,7 @@ _ANSWER = re.compile(r"^[\W_]*(?:the |my )?(?:final )?answer(?: is)?\**[ \t]*[:\
 class Kind(KindBase):
     """One question a seed and sample."""
 
-    version = "2"
+    version = "3"
 
     class Params(Strict):
         samples: int = Field(1, ge=1, description="Answers a seed; more than one needs a temperature above 0")
@@ -152,4 +152,8 @@ def split_rationale(text: str) -> tuple[str | None, str | None]:
         return text.strip() or None, None
     last = lines[-1]
     answer = last.group(1) if last.group(1).strip() else text[last.end() :]
+    first = answer.strip()
+    opened = first[:1] in ("{", "[") and sum(map(first.count, "{[")) > sum(map(first.count, "}]"))
+    if first.startswith("```") or opened:  # it goes on below its first line
+        answer = text[last.start(1) :]
     return text[: last.start()].strip() or None, answer.strip().strip("*").strip()

@@ -24,7 +24,7 @@ from distill_dagster.storage.store import Version
 from distill_dagster.teachers import recorded
 from distill_dagster.teachers.base import Request
 
-VERSION = "1"
+VERSION = "2"
 
 Rows = list[dict[str, Any]]
 

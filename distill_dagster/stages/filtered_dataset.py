@@ -24,7 +24,7 @@ from distill_dagster.stages.context import PipelineContext
 from distill_dagster.stages.inheritance import Inheritance
 from distill_dagster.storage.store import Version
 
-VERSION = "2"
+VERSION = "4"
 
 
 def node(pipeline: PipelineContext) -> Node:

@@ -104,9 +104,9 @@ def elect(options: TeachersOptions, answers: Sequence[str | None]) -> Elected:
 
     Args:
         options: What becomes of ties, and how many must agree.
-        answers: In the order of the file, as they are compared; None of a teacher that did not answer.
+        answers: In the order of the file, as they are compared; None or nothing of a teacher that did not answer.
     """
-    counts = Counter(answer for answer in answers if answer is not None)
+    counts = Counter(answer for answer in answers if answer)
     if not counts:
         return Elected(None, (), None, 0.0)
     most = max(counts.values())

@@ -25,7 +25,7 @@ from distill_dagster.stages.context import PipelineContext
 from distill_dagster.stages.filtered_dataset import renumbered
 from distill_dagster.stages.inheritance import Inheritance
 
-VERSION = "1"
+VERSION = "3"
 
 ARTIFACT = "preference_pairs"
 

@@ -18,7 +18,7 @@ from distill_dagster.records import tables
 from distill_dagster.stages import leakage
 from distill_dagster.stages.context import SourceContext
 
-VERSION = "1"
+VERSION = "2"
 
 
 def node(source: SourceContext) -> Node:

@@ -21,7 +21,7 @@ from distill_dagster.teachers import recorded
 from distill_dagster.teachers.base import Response, Teacher
 from distill_dagster.teachers.egress import status
 
-VERSION = "2"
+VERSION = "4"
 #: What a pipeline's student before training is called where it answers.
 STUDENT = "initial_student"
 

@@ -23,6 +23,14 @@ def known_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
         ("knowledge:\n- name: curation\n  topics: {color: [red]}\n", 6, "knowledge[0].topics.color", ["'colour'"]),
         ("knowledge:\n- name: expansion\n  seeds: [test]\n", 6, "knowledge[0].seeds[0]", ["unlabeled, gold"]),
         ("knowledge:\n- name: feedback\n  method: compete\n", 6, "knowledge[0].method", ["'compare'"]),
+        ("filtering:\n- name: schema\n  forms: {color: json}\n", 6, "filtering[0].forms.color", ["'colour'"]),
+        ("filtering:\n- name: verifier\n  tasks: [color]\n", 6, "filtering[0].tasks[0]", ["'colour'"]),
+        (
+            "filtering: [{name: judge_score, least: 3, criterion: far}]\nknowledge: [{name: feedback, method: rate}]\n",
+            4,
+            "filtering[0].criterion",
+            ["no answer would have a score"],
+        ),
         ("knowledge:\n- name: feedback\n  sample: 3\n", 6, "knowledge[0].sample", ["'samples'"]),
     ],
 )

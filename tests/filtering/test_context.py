@@ -85,8 +85,43 @@ def test_decontamination(make, candidate, seed, text, rest, reasons) -> None:
     decisions = engine.run(table, [Block(name="decontamination")], "first", held).decisions.to_pylist()
     found = {row["candidate_no"]: row["reason"] for row in decisions if row["verdict"] == "drop"}
     if not rest:  # an item without a passage is found in whatever holds its words
+        assert sorted(found) == [0, 1, 3, 4, 5, 6]
         found = {number: reason for number, reason in found.items() if number == 4}
     assert found == {number: f"decontamination.{reason}" for number, reason in reasons.items()}
+
+
+def test_a_passage_beside_a_short_item_hides_nothing(make, candidate, seed) -> None:
+    short = "Who wrote Faust?"
+    rows = [candidate(0, short.upper()), candidate(1, "Who wrote Egmont?")]
+    given = [seed(0, short.upper(), context=passage(0)), seed(1, "Who wrote Egmont?", context=passage(0))]
+    table, context = make(rows, given, [short])
+    assert engine.run(table, [Block(name="decontamination")], "first", context).kept == [1]
+
+
+@pytest.mark.parametrize("column", ["answer", "rationale"])
+def test_an_item_that_an_answer_quotes_is_found(make, candidate, column) -> None:
+    quoted = {column: f"Such as this one: {QUESTION.upper()}? There are many."}
+    rows = [candidate(0, "a question", **quoted), candidate(1, "a question", "the roof before the winter")]
+    table, context = make(rows, (), [QUESTION, "the roof"])
+    decisions = engine.run(table, [Block(name="decontamination")], "first", context).decisions.to_pylist()
+    assert [row["reason"] for row in decisions] == ["decontamination.said", None]
+    assert decisions[0]["looks"][0]["detail"] == "e0 of shop/eval_set"
+
+
+def test_a_written_input_that_gold_has_is_dropped(make, candidate, seed) -> None:
+    rows = [candidate(0, "Where is my card?"), candidate(1, "where is  my card?"), candidate(2, "a fee")]
+    given = [
+        seed(0, "Where is my card?"),
+        seed(1, "Where is my card?", part="gold"),
+        seed(2, "a fee", part="gold", context=passage(0)),
+        seed(3, "a fee", part="gold"),
+    ]
+    table, context = make(rows, given)
+    written = replace(context, inputs={1: "WHERE is my card?", 2: "a fee"})
+    found = engine.run(table, [Block(name="exact_duplicate")], "first", written)
+    gold = context.seeds[1]["record_id"]
+    assert found.funnel == {"exact_duplicate.gold": 2} and found.kept == [0]
+    assert found.decisions.to_pylist()[1]["looks"][0]["detail"] == gold
 
 
 def test_leaks_between_seeds_and_evaluation() -> None:

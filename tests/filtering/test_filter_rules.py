@@ -84,13 +84,34 @@ def test_truncation(make, candidate):
         "The text is long. I am unable to answer it.",
         "I must decline.",
         "Unfortunately, I cannot say.",
+        "**I'm sorry**, but no.",
+        "I cannot and will not provide that.",
+        "I'm afraid I can't do that.",
+        "I would rather not answer.",
+        "Es tut mir leid, aber ich kann dabei nicht helfen.",
+        "Je suis désolé, mais je ne peux pas répondre.",
+        "Lo siento, pero no puedo ayudar con eso.",
+        "抱歉，我无法回答这个问题。",
+        "申し訳ありませんが、お答えできません。",
     ],
 )
 def test_refusals_are_dropped(make, candidate, answer):
     assert reasons(make, [candidate(0, "a question", answer, task="sum")], "refusal") == ["refusal.phrase"]
 
 
-@pytest.mark.parametrize("answer", ["cannot be determined", "refer", "no", "the carrier is sorry for the delay", "17"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "cannot be determined",
+        "refer",
+        "no",
+        "the carrier is sorry for the delay",
+        "17",
+        "Lo siento.",
+        "Es tut mir leid.",
+        "He said: 'I'm sorry'",
+    ],
+)
 def test_answers_that_sound_like_refusals_are_kept(make, candidate, answer):
     assert reasons(make, [candidate(0, "a question", answer, task="sum")], "refusal") == [None]
 
@@ -99,9 +120,60 @@ def test_refusal_by_finish_reason_copy_and_own_phrase(make, candidate):
     rows = [
         candidate(0, "a", "other", finish_reason="refusal"),
         candidate(1, 'She wrote: "I\'m sorry for the delay."', "I'm sorry for the delay.", task="sum"),
-        candidate(2, "b", "Kein Kommentar dazu", task="sum"),
+        candidate(2, "b", "Kein Kommentar dazu, that\u2019s all", task="sum"),
+        candidate(3, "c", "Don't know", task="sum"),
     ]
-    assert reasons(make, rows, "refusal", phrases=["kein kommentar"]) == ["refusal.declined", None, "refusal.phrase"]
+    found = reasons(make, rows, "refusal", phrases=["kein kommentar", "Don\u2019t know"])
+    assert found == ["refusal.declined", None, "refusal.phrase", "refusal.phrase"]
+
+
+@pytest.mark.parametrize(
+    ("form", "answer", "kept"),
+    [
+        ("number", "-1,200.50", True),
+        ("number", " 1e3 ", True),
+        ("number", ".5", True),
+        ("number", "1,5", False),  # 1.5 or 15, as the reader comes from
+        ("number", "1,2,3", False),
+        ("number", "1_000", False),
+        ("number", "1e999", False),
+        ("json", "[" * 100_000, False),  # deeper than a parser goes
+        ("json", "[1]", True),
+    ],
+)
+def test_what_an_answer_has_to_parse_as(make, candidate, form, answer, kept):
+    found = reasons(make, [candidate(0, "q", answer, task="sum")], "schema", forms={"sum": form})
+    assert (found == [None]) is kept
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "match"),
+    [
+        ("refusal", {"phrases": [" "]}, "an empty phrase stands in every answer"),
+        ("injection", {"phrases": [""]}, "an empty phrase stands in every input"),
+        ("language", {"expected": ["english"]}, "write a code of ISO 639-1"),
+        ("secrets", {"kinds": ["EMAIL"]}, "finds no 'EMAIL', only PRIVATE_KEY"),
+        ("pii", {"kinds": ["EMIAL"]}, "finds no 'EMIAL', only EMAIL"),
+    ],
+)
+def test_an_option_that_could_not_act_is_refused(name, params, match):
+    with pytest.raises(ConfigError, match=match):
+        engine.load_rules([Block.model_validate({"name": name, **params})])
+
+
+def test_languages_that_the_identifier_does_not_know(make, candidate, seed):
+    pytest.importorskip("py3langid")
+    text = "This is a perfectly ordinary English sentence about the contract."
+    rows = [candidate(0, "q", text, task="sum")]
+    for tag in ("English", "und"):  # of a data set: nothing is known of the text, which is no other language for it
+        table, context = make(rows, [seed(0, "q", task="sum", language=tag)])
+        looks = engine.run(table, [Block(name="language")], "first", context).decisions.to_pylist()[0]["looks"]
+        assert (looks[0]["verdict"], looks[0]["reason"]) == ("keep", "unknown")
+    with pytest.raises(ConfigError, match="knows no language 'eng', so every text"):
+        reasons(make, rows, "language", expected=["eng"])
+    norwegian = "Dette er en helt vanlig norsk setning om kontrakten mellom partene i saken."
+    for tag in ("nb", "nn", "no"):
+        assert reasons(make, [candidate(0, "q", norwegian, task="sum")], "language", expected=[tag]) == [None]
 
 
 def test_exact_duplicate_folds_case_and_space_within_a_task(make, candidate):
@@ -116,6 +188,13 @@ def test_exact_duplicate_folds_case_and_space_within_a_task(make, candidate):
     assert reasons(make, rows, "exact_duplicate", per="answer")[4] is None
     assert reasons(make, rows, "exact_duplicate", per="sample")[4] is None
     assert reasons(make, rows, "exact_duplicate", per="answer")[1] == "exact_duplicate"
+
+
+@pytest.mark.parametrize("shown", ["SUM:\n2 AND\n3", "&lt;sum&gt;: 2 and 3", "sum: 2 and\u00a03"])
+def test_a_template_that_wraps_or_escapes_the_input_keeps_its_facts(make, candidate, seed, shown):
+    text = "<sum>: 2 and 3" if "lt" in shown else "2 and 3"
+    seeds = [seed(0, text, {"addends": [2, 3]}, task="sum")]
+    assert reasons(make, [candidate(0, shown, "6", task="sum")], "verifier", seeds=seeds) == ["verifier.wrong"]
 
 
 def test_verifier_uses_the_seeds_facts_and_says_what_it_cannot_tell(make, candidate, seed):

@@ -77,6 +77,15 @@ def test_what_cannot_be_used_is_failed_with_its_class():
     assert found == wanted
 
 
+def test_another_sign_or_picture_is_another_input():
+    texts = ["2 - 2", "2 * 2", "2 / 2", "2 x 2 👍", "2 x 2 👎", "2+2 !"]
+    said = json.dumps({"inputs": texts})
+    kind = kind_of("expansion", exemplars=1, inputs=6)
+    driven = drive(kind, material_of(seed_rows(["2 + 2"])), lambda request: said)
+    assert [row["input"] for row in driven.harvest.candidates if row["status"] == "ok"] == texts[:5]
+    assert [row["failure"] for row in driven.harvest.candidates if row["status"] != "ok"] == ["copied"]
+
+
 def test_evolution_goes_on_from_what_survived_and_keeps_every_generation():
     def rule(request):
         if rule_teacher.style(request) != "evolve":

@@ -103,6 +103,13 @@ def test_equal_or_missing_answers_ask_no_judge():
     assert [(row["verdict"], row["failure"]) for row in comparisons(driven)] == [("failed", "empty")]
 
 
+def test_answers_of_signs_alone_are_answers():
+    signs = Task("sign", "label", "Sign", "The sign.", labels=("+", "-"))
+    seeds = seed_rows(["two of it"], task="sign")
+    driven = drive(kind_of("feedback"), material_of(seeds, task=signs), judged_by(lambda _: "no", ("+", "-")))
+    assert [(row["first"], row["second"], row["failure"]) for row in comparisons(driven)] == [("+", "-", "not_json")]
+
+
 def test_every_two_of_several_answers_are_compared():
     task = FREE
     seeds = seed_rows(["write"], task="note")

@@ -151,6 +151,9 @@ def test_rationale(material):
         ("因为。\nAnswer：是", ("因为。", "是")),
         ("", (None, None)),
         ("why\nAnswer:", ("why", "")),
+        ('why\nAnswer: {\n  "a": [1]\n}\n', ("why", '{\n  "a": [1]\n}')),
+        ("why\nAnswer: ```json\n[1]\n```", ("why", "```json\n[1]\n```")),
+        ("why\nAnswer: {1}\nBye", ("why", "{1}")),
     ],
 )
 def test_split_rationale(text, wanted):
@@ -174,7 +177,52 @@ def test_to_label(answer, wanted):
 
 def test_labels_that_only_differ_in_signs_stay_apart():
     assert to_label("C++", ("C", "C++")) == "C++"
-    assert to_label("c", ("C", "C++")) == "c"
+    assert to_label("c", ("C", "C++")) == "C"
+
+
+@pytest.mark.parametrize(
+    ("answer", "labels"),
+    [
+        ("1.0", ("10", "1")),
+        ("-1", ("1", "0")),
+        ("\u22121", ("1", "0")),
+        (".5", ("5", "0")),
+        ("1:30", ("130", "13")),
+        ("C", ("C++", "Java")),
+        ("C", ("C#", "Java")),
+        ("A-", ("A+", "B")),
+        ("50", ("50%", "5")),
+        ("5", (">5", "7")),
+        (">5", ("<5", "7")),
+        ("ही", ("हाँ", "नहीं")),  # vowel signs are no punctuation
+        ("😡", ("😀", "5")),
+    ],
+)
+def test_another_number_sign_or_vowel_is_another_label(answer, labels):
+    assert to_label(answer, labels) == answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "label"),
+    [
+        ("1,000", "1000"),
+        ("- Yes", "yes"),
+        ("# yes", "yes"),
+        ("<yes>", "yes"),
+        ("\u2705 Yes!", "yes"),
+        ("`yes`", "yes"),
+        ("yes\u200b", "yes"),
+        ("ｙｅｓ", "yes"),
+        ("non compliant", "non-compliant"),
+        ("😀.", "😀"),
+        ("> 5", ">5"),
+        ("e\u0301te\u0301", "\u00c9t\u00e9"),
+        ("(-1)", "-1"),
+        ("1 .", "1"),
+    ],
+)
+def test_dressing_makes_no_other_label(answer, label):
+    assert to_label(answer, ("no", label)) == label
 
 
 def test_a_missing_template_names_task_and_style(material):

@@ -225,6 +225,12 @@ def test_elections():
     assert vote("x", "y", "y", "y", agreement=0.75) == (1, None)
 
 
+def test_saying_nothing_is_no_vote():
+    options = TeachersOptions(vote=["a", "b", "c"])
+    assert elect(options, ["", "", "red"]).winner == 2
+    assert elect(options, ["", None, ""]).winner is None
+
+
 def test_a_budget_is_each_teachers_own(tmp_path, servers):
     made = project(tmp_path / "p", servers, WEIGHTS)
     made.append("bob.yaml", "budget: {calls: 2}\n")
