@@ -58,7 +58,7 @@ def before_asking(source: SourceContext, store: Store, seeds: Version, run: str)
     """
     key = (source.key, "eval_set")
     head = store.head(key)
-    if head is None or source.config.leaks == "drop":
+    if head is None or source.config.leaks == "drop" or not store.has(key, head["version"], head["run"]):
         return
     evals = store.open(key, head["version"])
     read, known = evals.run(head["run"])["outside"].get("files", {}), seeds.run(run)["outside"].get("files", {})
