@@ -212,6 +212,7 @@ def test_a_tokenizer_whose_package_is_missing(saved: Path, monkeypatch) -> None:
     def missing(*_, **__) -> None:
         raise ImportError("\nThis requires the SentencePiece library\nbut it was not found\n")
 
+    (saved / "tokenizer.json").rename(saved / "tokenizer.model")
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", missing)
     with pytest.raises(ModelError, match=r"missing \(This requires the SentencePiece library but it") as caught:
         folder.load_tokenizer(saved)
