@@ -36,7 +36,7 @@ def describe(pipeline: PipelineContext, made: Made) -> Mapping[str, Any]:
     shown: dict[str, Any] = {}
     notes = made.record["notes"]
     if funnel := notes.get("funnel", {}):
-        shown["funnel"] = dg.MetadataValue.md(counts_table("candidates", funnel))
+        shown["funnel"] = dg.MetadataValue.md(counts_table("outcome", funnel))
         shown["funnel_picture"] = picture(pictures.funnel_figure(funnel), "candidates, what each reason took, and kept")
     if teachers := notes.get("teachers"):
         rows = {
